@@ -1,0 +1,22 @@
+"""The errors that tinyconv raises for what a user can put right."""
+
+from typing import Any
+
+
+class DataError(ValueError):
+    """A file or data set that cannot be used; the message starts with its path."""
+
+
+class BackendError(RuntimeError):
+    """An array library or device that was asked for and is not there."""
+
+
+class ShapeError(ValueError):
+    """Arrays whose shapes do not fit an operation; inside a network the message names the layer."""
+
+    module: Any = None  # the layer that it was raised in, filled in by nn.Module
+    layer: str | None = None
+
+    def __str__(self) -> str:
+        message = super().__str__()
+        return f"{self.layer}: {message}" if self.layer else message

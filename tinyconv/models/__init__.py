@@ -1,0 +1,37 @@
+"""The networks of the examples, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tinyconv.models.catdog import catdog, catdog_notebook
+from tinyconv.models.lenet import lenet_mnist
+from tinyconv.nn import Module
+
+_MODELS: dict[str, Callable[..., Module]] = {
+    "catdog": catdog,
+    "catdog_notebook": catdog_notebook,
+    "lenet_mnist": lenet_mnist,
+}
+
+
+def names() -> list[str]:
+    """The names that create() knows."""
+    return sorted(_MODELS)
+
+
+def create(name: str, **options: Any) -> Module:
+    """A new network by name, e.g. create("catdog", num_classes=2, size=96).
+
+    The module's attribute `architecture` holds the name and the options, so that a saved network
+    can be built again. Raises ValueError for an unknown name.
+    """
+    if name not in _MODELS:
+        raise ValueError(f"model: {name!r} found, expected one of {', '.join(names())}")
+    model = _MODELS[name](**options)
+    model.architecture = {"name": name, **options}
+    return model
+
+
+__all__ = ["catdog", "catdog_notebook", "create", "lenet_mnist", "names"]

@@ -1,0 +1,80 @@
+"""2-D convolution as one matrix product over im2col, and unfold and fold, its two halves."""
+
+from dataclasses import dataclass
+
+from tinyconv.op import Op
+from tinyconv.ops.window import Window, col2im, im2col
+
+
+@dataclass(frozen=True)
+class Conv2d(Op):
+    """y[n,o,i,j] = b[o] + sum_cuv w[o,c,u,v] * x[n,c, i*stride + u*dilation - padding, ...]
+
+    x (N, C, H, W), w (O, C/groups, KH, KW), b (O,) or None -> y (N, O, OH, OW). With groups, the
+    channels are cut into as many parts, and output part g sees input part g only. Deep learning's
+    "convolution" is a cross-correlation: the kernel is not flipped.
+    """
+
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+    def forward(self, xp, x, w, b):
+        G, N, O = self.groups, len(x), len(w)
+        window = self._window(w)
+        columns = im2col(xp, x, window).reshape(N, G, w[0].size, -1)
+        y = w.reshape(G, O // G, -1) @ columns  # (N, G, O/G, OH*OW)
+        y = y.reshape(N, O, *window.output_size(*x.shape[2:]))
+        if b is not None:
+            y += b.reshape(1, O, 1, 1)
+        return y, (x, w)
+
+    def backward(self, xp, gy, saved, needs):
+        x, w = saved
+        G, N, O = self.groups, len(x), len(w)
+        window = self._window(w)
+        gx = gw = gb = None
+        gy_rows = gy.reshape(N, G, O // G, -1)
+        if needs[0]:
+            columns = w.reshape(G, O // G, -1).swapaxes(1, 2) @ gy_rows  # each window's share of gx
+            gx = col2im(xp, columns, x.shape, window)
+        if needs[1]:
+            columns = im2col(xp, x, window).reshape(N, G, w[0].size, -1)
+            gw = (gy_rows @ columns.swapaxes(2, 3)).sum(axis=0).reshape(w.shape)
+        if needs[2]:
+            gb = gy.sum(axis=(0, 2, 3))
+        return gx, gw, gb
+
+    def _window(self, w):
+        return Window(w.shape[2:], self.stride, self.padding, self.dilation)
+
+
+@dataclass(frozen=True)
+class Unfold(Op):
+    """x (N, C, H, W) -> (N, C*KH*KW, OH*OW), one column for each window: im2col with a gradient."""
+
+    window: Window
+
+    def forward(self, xp, x):
+        return im2col(xp, x, self.window), (x.shape,)
+
+    def backward(self, xp, gy, saved, needs):
+        (shape,) = saved
+        return (col2im(xp, gy, shape, self.window),)
+
+
+@dataclass(frozen=True)
+class Fold(Op):
+    """columns (N, C*KH*KW, OH*OW) -> (N, C, H, W), overlaps added: col2im with a gradient."""
+
+    output_size: tuple[int, int]
+    window: Window
+
+    def forward(self, xp, columns):
+        KH, KW = self.window.kernel
+        shape = (len(columns), columns.shape[1] // (KH * KW), *self.output_size)
+        return col2im(xp, columns, shape, self.window), ()
+
+    def backward(self, xp, gy, saved, needs):
+        return (im2col(xp, gy, self.window),)

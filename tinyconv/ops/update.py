@@ -1,0 +1,138 @@
+"""Updates of one parameter by an optimiser, in place.
+
+p is the parameter, g its gradient; lr is an array of shape () and t the number of this step, an
+array of shape () too, so that a recorded step reads their values anew each time. Formulas and
+their order are PyTorch's (torch.optim).
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from tinyconv.op import Op
+
+
+@dataclass(frozen=True)
+class CountStep(Op):
+    """t += 1"""
+
+    mutates: ClassVar[tuple[int, ...]] = (0,)
+
+    def forward(self, xp, t):
+        t += 1
+        return None, ()
+
+
+@dataclass(frozen=True)
+class Update(Op):
+    """What all updates share: g + weight_decay p (L2) + l1 sign(p) (L1) takes the gradient's place.
+
+    sign(0) = 0: the subgradient of |p| at 0 is taken as 0.
+    """
+
+    weight_decay: float = 0.0
+    l1: float = 0.0
+    maximize: bool = False
+
+    def _gradient(self, xp, p, g):
+        if self.maximize:
+            g = -g
+        if self.weight_decay:
+            g = g + self.weight_decay * p
+        if self.l1:
+            g = g + self.l1 * xp.sign(p)
+        return g
+
+
+@dataclass(frozen=True)
+class SGDUpdate(Update):
+    """v = momentum v + (1 - dampening) g;  p -= lr v;  Nesterov: p -= lr (g + momentum v).
+
+    v starts as the first g itself (t = 1), not damped.
+    """
+
+    momentum: float = 0.0
+    dampening: float = 0.0
+    nesterov: bool = False
+
+    mutates: ClassVar[tuple[int, ...]] = (0, 4)
+
+    def forward(self, xp, p, g, lr, t, v):
+        g = self._gradient(xp, p, g)
+        if self.momentum:
+            damping = xp.where(t == 1, 1, 1 - self.dampening).astype(p.dtype)
+            v *= self.momentum
+            v += damping * g
+            g = g + self.momentum * v if self.nesterov else v
+        p -= lr.astype(p.dtype) * g
+        return None, ()
+
+
+@dataclass(frozen=True)
+class AdamUpdate(Update):
+    """m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2;  p -= lr m' / (sqrt(v') + eps)
+
+    with m' = m / (1 - b1^t), v' = v / (1 - b2^t); amsgrad takes the largest v so far. `decoupled`
+    is AdamW: p -= lr weight_decay p, apart from the gradient. Sources: Kingma and Ba, 2014,
+    arXiv:1412.6980; Loshchilov and Hutter, 2017, arXiv:1711.05101; Reddi et al., 2018 (amsgrad).
+    """
+
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    decoupled: bool = False
+    amsgrad: bool = False
+
+    mutates: ClassVar[tuple[int, ...]] = (0, 4, 5, 6)
+
+    def forward(self, xp, p, g, lr, t, m, v, v_max):
+        b1, b2 = self.betas
+        step_size = (lr / (1 - b1**t)).astype(p.dtype)
+        correction = xp.sqrt(1 - b2**t).astype(p.dtype)
+        if self.decoupled:
+            p *= (1 - lr * self.weight_decay).astype(p.dtype)
+        g = self._gradient(xp, p, g)
+        m += (1 - b1) * (g - m)
+        v *= b2
+        v += (1 - b2) * g * g
+        if self.amsgrad:
+            xp.maximum(v_max, v, out=v_max)
+            v = v_max
+        p -= step_size * m / (xp.sqrt(v) / correction + self.eps)
+        return None, ()
+
+    def _gradient(self, xp, p, g):
+        if not self.decoupled:
+            return super()._gradient(xp, p, g)
+        g = -g if self.maximize else g
+        return g + self.l1 * xp.sign(p) if self.l1 else g
+
+
+@dataclass(frozen=True)
+class RMSpropUpdate(Update):
+    """v = a v + (1 - a) g^2;  p -= lr g / (sqrt(v) + eps)
+
+    `centered` takes v - mean(g)^2 for v, with a running mean of g; with momentum u the quotient is
+    collected in buf = u buf + g / (...), and p -= lr buf. Source: Hinton, lecture 6e, 2012.
+    """
+
+    alpha: float = 0.99
+    eps: float = 1e-8
+    momentum: float = 0.0
+    centered: bool = False
+
+    mutates: ClassVar[tuple[int, ...]] = (0, 4, 5, 6)
+
+    def forward(self, xp, p, g, lr, t, v, mean, buf):
+        g = self._gradient(xp, p, g)
+        v *= self.alpha
+        v += (1 - self.alpha) * g * g
+        variance = v
+        if self.centered:
+            mean += (1 - self.alpha) * (g - mean)
+            variance = v - mean * mean
+        step = g / (xp.sqrt(variance) + self.eps)
+        if self.momentum:
+            buf *= self.momentum
+            buf += step
+            step = buf
+        p -= lr.astype(p.dtype) * step
+        return None, ()

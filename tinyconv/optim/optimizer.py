@@ -1,0 +1,132 @@
+"""What all optimisers share: parameter groups, state, and one update op for each parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy
+
+from tinyconv.backend import Array, array_module, asarray, to_numpy
+from tinyconv.op import run
+from tinyconv.ops.update import CountStep, Update
+from tinyconv.tensor import Tensor
+
+
+class Optimizer:
+    """Base of all optimisers. `params` is an iterable of parameters, or of groups of them.
+
+    A group is a dictionary {"params": ..., "lr": ..., ...} whose settings replace the defaults.
+    Every optimiser takes weight_decay (L2) and l1: their gradients weight_decay * p and
+    l1 * sign(p) (0 at 0) are added to the gradient of p.
+    Raises ValueError for no parameters, one that is given twice, or a setting out of range.
+    """
+
+    # Names of the arrays, shaped as the parameter, that the update op takes after p, g, lr and t.
+    slots: tuple[str, ...] = ()
+
+    def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
+        groups = list(params)
+        if not groups:
+            raise ValueError("params: no parameters were given")
+        if not isinstance(groups[0], dict):
+            groups = [{"params": groups}]
+        self.param_groups: list[dict[str, Any]] = []
+        self.state: dict[Tensor, dict[str, Array]] = {}
+        seen: set[Tensor] = set()
+        for group in groups:
+            unknown = set(group) - set(defaults) - {"params"}
+            if unknown:
+                raise ValueError(f"params: unknown setting {sorted(unknown)[0]!r} in a group")
+            full = {**defaults, **group}
+            full["params"] = [group["params"]] if isinstance(group["params"], Tensor) else list(
+                group["params"]
+            )  # fmt: skip
+            _check_settings(full)
+            for p in full["params"]:
+                if p in seen:
+                    raise ValueError(f"params: a parameter of shape {p.shape} is given twice")
+                seen.add(p)
+            self.param_groups.append(full)
+
+    def update(self, group: dict[str, Any]) -> Update:
+        """The update op for a group's settings."""
+        raise TypeError(f"{type(self).__name__} defines no update")
+
+    def used_slots(self, group: dict[str, Any]) -> tuple[str, ...]:
+        """Those of `slots` that the group's settings make use of."""
+        return self.slots
+
+    def zero_grad(self) -> None:
+        """Forget the gradients of all parameters."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.grad = None
+
+    def step(self) -> None:
+        """Update every parameter that has a gradient."""
+        for group in self.param_groups:
+            op, used = self.update(group), self.used_slots(group)
+            rates: dict[Any, Array] = {}
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                xp = array_module(p.data)
+                state = self.state.get(p)
+                if state is None:
+                    state = {"step": xp.zeros((), xp.float64)}
+                    state.update((name, xp.zeros_like(p.data)) for name in used)
+                    self.state[p] = state
+                if xp not in rates:
+                    rates[xp] = xp.asarray(group["lr"], xp.float64)
+                run(CountStep(), state["step"])
+                slots = [state.get(name) for name in self.slots]
+                run(op, p.data, p.grad.data, rates[xp], state["step"], *slots)
+
+    def _all_params(self) -> list[Tensor]:
+        return [p for group in self.param_groups for p in group["params"]]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Copies: {"state": {parameter number: {name: array}}, "param_groups": settings}."""
+        numbers = {p: i for i, p in enumerate(self._all_params())}
+        groups = [
+            {**group, "params": [numbers[p] for p in group["params"]]}
+            for group in self.param_groups
+        ]
+        state = {
+            numbers[p]: {name: to_numpy(a).copy() for name, a in slots.items()}
+            for p, slots in self.state.items()
+        }
+        return {"state": state, "param_groups": groups}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what state_dict() gave. Raises ValueError where groups or shapes differ."""
+        sizes = [len(group["params"]) for group in self.param_groups]
+        found = [len(group["params"]) for group in state["param_groups"]]
+        if sizes != found:
+            raise ValueError(f"param_groups: {found} parameters found, expected {sizes}")
+        params = self._all_params()
+        for number, slots in state["state"].items():
+            p = params[int(number)]
+            for name, a in slots.items():
+                expected = () if name == "step" else p.shape
+                if numpy.shape(a) != expected:
+                    raise ValueError(
+                        f"state {number}.{name}: shape {numpy.shape(a)} found, expected {expected}"
+                    )
+        for group, saved in zip(self.param_groups, state["param_groups"], strict=True):
+            group.update((key, value) for key, value in saved.items() if key != "params")
+        self.state = {
+            params[int(number)]: {name: asarray(numpy.array(a)) for name, a in slots.items()}
+            for number, slots in state["state"].items()
+        }
+
+
+def _check_settings(group: dict[str, Any]) -> None:
+    at_least_0 = ("lr", "weight_decay", "l1", "eps", "momentum", "alpha")
+    for name in at_least_0:
+        if name in group and not group[name] >= 0:
+            raise ValueError(f"{name}: {group[name]} found, expected a number >= 0")
+    for beta in group.get("betas", ()):
+        if not 0 <= beta < 1:
+            raise ValueError(f"betas: {group['betas']} found, expected two numbers in [0, 1)")

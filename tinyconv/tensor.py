@@ -1,0 +1,305 @@
+"""Tensor: an array that remembers how it was computed, so that backward() can find its gradient."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy
+
+from tinyconv.backend import Array, array_module, asarray, to_module, to_numpy
+from tinyconv.errors import ShapeError
+from tinyconv.op import Op, Saved, run, run_backward
+from tinyconv.ops import elementwise, linear, reduce, shape
+
+_recording = True
+_calls = itertools.count()
+
+
+@contextlib.contextmanager
+def no_grad() -> Iterator[None]:
+    """Inside of it, nothing remembers how it was computed (also usable as a decorator)."""
+    global _recording
+    before, _recording = _recording, False
+    try:
+        yield
+    finally:
+        _recording = before
+
+
+@dataclass(eq=False)
+class Node:
+    """One call of an op whose output has a gradient: what backward() walks along.
+
+    `inputs` holds, for each input of the call that has a gradient, the node that computed it, or
+    the tensor itself where it is a leaf; None for the others. It holds no array that the op did not
+    save, so that everything else is freed as soon as the forward pass drops it.
+    """
+
+    op: Op
+    inputs: tuple[Node | Tensor | None, ...]
+    saved: Saved | None
+    dtype: Any
+    retains: Tensor | None = None  # the output, where its gradient was asked for
+    number: int = field(default_factory=_calls.__next__)  # the calls in the order of time
+
+
+def apply(op: Op, *inputs: Any) -> Tensor:
+    """Run `op` on tensors (and plain arrays or None), remembered where a gradient is wanted."""
+    arrays = [x.data if isinstance(x, Tensor) else x for x in inputs]
+    y, saved = run(op, *arrays)
+    output = Tensor._of(y)
+    if _recording:
+        sources = tuple(
+            (x.node or x) if isinstance(x, Tensor) and x.requires_grad else None for x in inputs
+        )
+        if any(source is not None for source in sources):
+            output.requires_grad = True
+            output.node = Node(op, sources, saved, output.dtype)
+    return output
+
+
+class Tensor:
+    """An array on the backend in use, with a gradient; names and behaviour are PyTorch's.
+
+    An array keeps its dtype; Python floats and lists of them become float32. Raises TypeError
+    where requires_grad is asked of anything but floats.
+    """
+
+    __array_ufunc__ = None  # so that `array * tensor` comes to Tensor.__rmul__
+
+    data: Array
+    requires_grad: bool
+    grad: Tensor | None
+    node: Node | None
+
+    def __init__(self, data: Any, requires_grad: bool = False) -> None:
+        if not hasattr(data, "dtype"):
+            data = numpy.asarray(data)
+            data = data.astype(numpy.float32) if data.dtype == numpy.float64 else data
+        self._set(asarray(data))
+        if requires_grad and self.data.dtype.kind != "f":
+            raise TypeError(f"requires_grad: only floats have gradients, found {self.data.dtype}")
+        self.requires_grad = requires_grad
+
+    def _set(self, data: Array) -> None:
+        self.data = data
+        self.requires_grad = False
+        self.grad = None
+        self.node = None
+
+    @classmethod
+    def _of(cls, data: Array) -> Tensor:
+        """A tensor around an op's result (NumPy's full sums are scalars, not arrays)."""
+        tensor = Tensor.__new__(Tensor)
+        tensor._set(numpy.asarray(data) if isinstance(data, numpy.generic) else data)
+        return tensor
+
+    # Backward -------------------------------------------------------------------------------------
+
+    def backward(self, gradient: Any = None, retain_graph: bool = False) -> None:
+        """Add d(self)/d(leaf) to the `.grad` of every leaf that requires a gradient.
+
+        `gradient` (this tensor's shape) is the gradient to start from, 1 for a single number.
+        Frees what the forward pass saved unless retain_graph. Raises RuntimeError where there is
+        no graph or it was freed, ShapeError (a ValueError) for a gradient of another shape.
+        """
+        if not self.requires_grad:
+            raise RuntimeError("backward: this tensor was not computed from one that requires_grad")
+        if gradient is None and self.data.size != 1:
+            raise RuntimeError(f"backward: shape {self.shape} has no single value: pass `gradient`")
+        module = array_module(self.data)
+        seed = module.ones_like(self.data) if gradient is None else to_module(module, gradient)
+        if seed.shape != self.shape:
+            raise ShapeError(f"backward: gradient has shape {seed.shape}, expected {self.shape}")
+        if self.node is None:
+            self._receive(seed)
+            return
+        # The gradients that have arrived so far. Going back in the order of the calls, all that
+        # used an output has given its share before the call that computed it is reached.
+        arrived: dict[Node, Array] = {self.node: seed}
+        for node in _calls_up_to(self.node):
+            gy = arrived.pop(node)
+            if node.retains is not None:
+                node.retains._receive(gy.copy())
+            if node.saved is None:
+                raise RuntimeError(
+                    "backward: this graph was used and freed; call the first "
+                    "backward with retain_graph=True to use it twice"
+                )
+            needs = tuple(source is not None for source in node.inputs)
+            gradients = run_backward(node.op, gy, node.saved, needs)
+            for source, gx in zip(node.inputs, gradients, strict=True):
+                if source is None or gx is None:
+                    continue
+                gx = gx.astype(source.dtype, copy=False)
+                if isinstance(source, Tensor):
+                    # A leaf keeps its gradient: it must not share memory with another one's.
+                    source._receive(gx.copy() if module.may_share_memory(gx, gy) else gx)
+                elif source in arrived:
+                    arrived[source] = run(elementwise.Add(), arrived[source], gx)[0]
+                else:
+                    arrived[source] = gx
+            if not retain_graph:
+                node.saved = None
+
+    def _receive(self, gradient: Array) -> None:
+        if self.grad is not None:
+            gradient = run(elementwise.Add(), self.grad.data, gradient)[0]
+        self.grad = Tensor._of(gradient)
+
+    def retain_grad(self) -> None:
+        """Keep the gradient of this intermediate tensor in `.grad`, as a leaf does."""
+        if self.node is not None:
+            self.node.retains = self
+
+    def detach(self) -> Tensor:
+        """The same array as a tensor that no gradient flows through."""
+        return Tensor._of(self.data)
+
+    # Looking at values ----------------------------------------------------------------------------
+
+    def numpy(self) -> numpy.ndarray:
+        """The values as a NumPy array (shared with the tensor on the CPU)."""
+        return to_numpy(self.data)
+
+    def item(self) -> float | int:
+        """The value of a tensor that holds exactly one."""
+        return self.data.item()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.data.shape
+
+    @property
+    def dtype(self) -> Any:
+        return self.data.dtype
+
+    @property
+    def ndim(self) -> int:
+        return self.data.ndim
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __repr__(self) -> str:
+        values = numpy.array2string(self.numpy(), separator=", ", prefix="Tensor(", threshold=200)
+        grad = ", requires_grad=True" if self.requires_grad else ""
+        return f"Tensor({values}, dtype={self.dtype}{grad})"
+
+    # Arithmetic -----------------------------------------------------------------------------------
+
+    def _other(self, value: Any) -> Any:
+        """An operand beside this tensor: a number takes its dtype, an array comes to its device."""
+        if isinstance(value, Tensor):
+            return value
+        module = array_module(self.data)
+        number = isinstance(value, int | float)
+        return to_module(module, value, self.data.dtype if number else None)
+
+    def __add__(self, other: Any) -> Tensor:
+        return apply(elementwise.Add(), self, self._other(other))
+
+    def __sub__(self, other: Any) -> Tensor:
+        return apply(elementwise.Subtract(), self, self._other(other))
+
+    def __mul__(self, other: Any) -> Tensor:
+        return apply(elementwise.Multiply(), self, self._other(other))
+
+    def __truediv__(self, other: Any) -> Tensor:
+        return apply(elementwise.Divide(), self, self._other(other))
+
+    def __rsub__(self, other: Any) -> Tensor:
+        return apply(elementwise.Subtract(), self._other(other), self)
+
+    def __rtruediv__(self, other: Any) -> Tensor:
+        return apply(elementwise.Divide(), self._other(other), self)
+
+    def __matmul__(self, other: Any) -> Tensor:
+        return apply(linear.MatMul(), self, self._other(other))
+
+    __radd__ = __add__
+    __rmul__ = __mul__
+
+    def __pow__(self, exponent: float) -> Tensor:
+        return apply(elementwise.Power(float(exponent)), self)
+
+    def __neg__(self) -> Tensor:
+        return apply(elementwise.Negative(), self)
+
+    def abs(self) -> Tensor:
+        return apply(elementwise.Absolute(), self)
+
+    def exp(self) -> Tensor:
+        return apply(elementwise.Exp(), self)
+
+    def log(self) -> Tensor:
+        return apply(elementwise.Log(), self)
+
+    def sqrt(self) -> Tensor:
+        return apply(elementwise.Sqrt(), self)
+
+    # Reductions: dim is an axis, a tuple of axes, or None for all ---------------------------------
+
+    def sum(self, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> Tensor:
+        return apply(reduce.Sum(_axes(dim), keepdim), self)
+
+    def mean(self, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> Tensor:
+        return apply(reduce.Mean(_axes(dim), keepdim), self)
+
+    def amax(self, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> Tensor:
+        return apply(reduce.Amax(_axes(dim), keepdim), self)
+
+    def amin(self, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> Tensor:
+        return apply(reduce.Amin(_axes(dim), keepdim), self)
+
+    # Shapes ---------------------------------------------------------------------------------------
+
+    def reshape(self, *sizes: Any) -> Tensor:
+        """The same values in another shape, given as numbers or one tuple; one may be -1."""
+        wanted = tuple(sizes[0]) if len(sizes) == 1 and not isinstance(sizes[0], int) else sizes
+        return apply(shape.Reshape(wanted), self)
+
+    def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+        """The axes from start_dim to end_dim as one."""
+        start, end = start_dim % self.ndim, end_dim % self.ndim
+        return self.reshape(*self.shape[:start], -1, *self.shape[end + 1 :])
+
+    def permute(self, *dims: int) -> Tensor:
+        """The axes in another order."""
+        return apply(shape.Permute(dims), self)
+
+    def transpose(self, dim0: int, dim1: int) -> Tensor:
+        """Two axes swapped."""
+        dims = list(range(self.ndim))
+        dims[dim0], dims[dim1] = dims[dim1], dims[dim0]
+        return self.permute(*dims)
+
+    def __getitem__(self, index: Any) -> Tensor:
+        """A part by integers, slices, None and `...`; raises TypeError for arrays as indices."""
+        parts = index if isinstance(index, tuple) else (index,)
+        for part in parts:
+            if not (part is None or part is Ellipsis or isinstance(part, int | slice)):
+                raise TypeError(
+                    f"index: {type(part).__name__} is not supported, use ints and slices"
+                )
+        return apply(shape.Slice(parts), self)
+
+
+def _calls_up_to(last: Node) -> list[Node]:
+    """The call `last` and all that led to it, latest first."""
+    found: set[Node] = set()
+    waiting = [last]
+    while waiting:
+        node = waiting.pop()
+        if node not in found:
+            found.add(node)
+            waiting.extend(source for source in node.inputs if isinstance(source, Node))
+    return sorted(found, key=lambda node: node.number, reverse=True)
+
+
+def _axes(dim: int | tuple[int, ...] | None) -> tuple[int, ...] | None:
+    return (dim,) if isinstance(dim, int) else dim

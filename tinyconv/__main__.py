@@ -1,0 +1,5 @@
+"""python -m tinyconv"""
+
+from tinyconv.cli import main
+
+main()

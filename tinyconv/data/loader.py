@@ -1,0 +1,158 @@
+"""Batches of a data set, in an order and with augmentations that depend on the seed alone."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+
+from tinyconv.data.dataset import Dataset, stack
+from tinyconv.data.transforms import Transform
+from tinyconv.errors import DataError, ShapeError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Batch(NamedTuple):
+    """images uint8 (N, H, W, C), labels int64 (N,), and the images' indices in the data set (N,)"""
+
+    images: np.ndarray
+    labels: np.ndarray
+    indices: np.ndarray
+
+
+class Loader:
+    """Cuts a data set into batches, epoch after epoch.
+
+    `shuffle` draws a new order for every epoch; `augment(image, rng)` changes each image;
+    `drop_last` leaves out a last batch that is smaller than `batch_size`. Images are read and
+    augmented in `workers` threads (Pillow and NumPy release the interpreter lock), or in the
+    calling thread with 0.
+
+    The loader keeps no state: the order depends on (seed, epoch) and the augmentation of an image
+    on (seed, epoch, its index), so neither the number of workers nor the batch an epoch is
+    started at changes anything.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        batch_size: int,
+        shuffle: bool = False,
+        augment: Transform | None = None,
+        seed: int = 0,
+        workers: int = 2,
+        drop_last: bool = False,
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; expected 1 or more")
+        if workers < 0:
+            raise ValueError(f"workers is {workers}; expected 0 or more")
+        if not 0 <= seed < 2**64:
+            raise ValueError(f"seed is {seed}; expected 0 to 2**64 - 1")
+        self.dataset = dataset
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.augment = augment
+        self.seed = seed
+        self.workers = workers
+        self.drop_last = drop_last
+
+    def __len__(self) -> int:
+        """The number of batches in an epoch."""
+        whole, left = divmod(len(self.dataset), self.batch_size)
+        return whole + (left > 0 and not self.drop_last)
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of epoch `number` (from 0), beginning with batch `start`.
+
+        The iterator raises DataError for an image that cannot be read, does not fit the
+        augmentation or has another shape than its batch.
+        """
+        if number < 0:
+            raise ValueError(f"epoch {number}; expected 0 or more")
+        if not 0 <= start <= len(self):
+            raise ValueError(f"start is {start}; expected 0 to {len(self)}, the number of batches")
+        order = np.arange(len(self.dataset))
+        if self.shuffle:
+            order = self._generator(number, 1, 0).permutation(order)
+        size = self.batch_size
+        batches = (order[n * size : (n + 1) * size] for n in range(start, len(self)))
+        if self.augment is None and self.dataset.in_memory:
+            return map(self._copy, batches)
+        return in_threads(lambda indices: self._load(number, indices), batches, self.workers)
+
+    def _copy(self, indices: np.ndarray) -> Batch:
+        return Batch(self.dataset.gather(indices), self.dataset.labels[indices], indices)
+
+    def _load(self, epoch: int, indices: np.ndarray) -> Batch:
+        images = stack(self.dataset, indices, (self._image(epoch, int(i)) for i in indices))
+        return Batch(images, self.dataset.labels[indices], indices)
+
+    def _image(self, epoch: int, index: int) -> np.ndarray:
+        image = self.dataset.image(index)
+        if self.augment is None:
+            return image
+        try:
+            return self.augment(image, self._generator(epoch, 0, index))
+        except ShapeError as error:
+            raise DataError(f"{self.dataset.name(index)}: {error}") from error
+
+    def _generator(self, epoch: int, purpose: int, index: int) -> np.random.Generator:
+        """A stream of its own for each use: (seed, epoch) is the key of a Philox generator and
+        (purpose, index) the upper half of its counter, which no stream is long enough to reach."""
+        bits = np.random.Philox(
+            key=self.seed + (epoch << 64), counter=(purpose << 128) + (index << 192)
+        )
+        return np.random.Generator(bits)
+
+
+def in_threads(function: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
+    """function(item) for every item, in order, worked out by `workers` threads a little ahead.
+
+    At most two results per thread wait. An exception comes out where its result would have; closing
+    the iterator, or an exception, ends the threads after what each is doing. With no workers all
+    is done in the calling thread.
+    """
+    if workers == 0:
+        yield from map(function, items)
+        return
+    # Daemon threads of our own rather than a ThreadPoolExecutor: at exit Python waits for the
+    # executor's queued work, which after Ctrl-C would be seconds of decoding.
+    tasks: queue.SimpleQueue[tuple[Future[R], T] | None] = queue.SimpleQueue()
+    waiting: deque[Future[R]] = deque()
+    for _ in range(workers):
+        threading.Thread(
+            target=_work, args=(function, tasks), name="tinyconv-data", daemon=True
+        ).start()
+    try:
+        for item in items:
+            waiting.append(Future())
+            tasks.put((waiting[-1], item))
+            if len(waiting) > 2 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
+        for _ in range(workers):
+            tasks.put(None)
+
+
+def _work(function: Callable[[T], R], tasks: queue.SimpleQueue[tuple[Future[R], T] | None]) -> None:
+    while (task := tasks.get()) is not None:
+        future, item = task
+        if not future.set_running_or_notify_cancel():
+            continue
+        try:
+            future.set_result(function(item))
+        except BaseException as error:
+            future.set_exception(error)
+        del task, future, item  # an idle thread holds no batch

@@ -1,0 +1,70 @@
+"""How good a network is on a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tinyconv import functional as F
+from tinyconv.backend import to_numpy
+from tinyconv.data.dataset import Dataset
+from tinyconv.data.loader import Loader
+from tinyconv.nn import Module
+from tinyconv.tensor import Tensor, no_grad
+from tinyconv.train.metrics import accuracy, confusion_matrix
+
+Loss = Callable[[Tensor, Any], Tensor]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Figures over a data set of N images and C classes, and the predictions behind them.
+
+    loss            mean over the images
+    accuracy        share of right predictions, 0 to 1
+    confusion       int64 (C, C): images of class row taken for class column
+    probabilities   float32 (N, C), in the order of the data set
+    """
+
+    loss: float
+    accuracy: float
+    confusion: np.ndarray
+    probabilities: np.ndarray
+
+
+def evaluate(
+    model: Module,
+    dataset: Dataset,
+    mean: Sequence[float],
+    std: Sequence[float],
+    batch_size: int = 64,
+    loss: Loss = F.cross_entropy,
+) -> Evaluation:
+    """Run the network in eval mode, without gradients, on every image of `dataset`.
+
+    `mean` and `std` are the normalisation it was trained with. Raises ValueError for an empty set.
+    """
+    if len(dataset) == 0:
+        raise ValueError("evaluate: the data set is empty")
+    was_training = model.training
+    model.eval()
+    loss_sum, probabilities = 0.0, []
+    try:
+        with no_grad():
+            for batch in Loader(dataset, batch_size).epoch(0):
+                logits = model(F.normalize_image(batch.images, mean, std))
+                loss_sum += loss(logits, batch.labels).item() * len(batch.labels)
+                probabilities.append(to_numpy(F.softmax(logits, 1)))
+    finally:
+        model.train(was_training)
+    joined = np.concatenate(probabilities)
+    predictions = joined.argmax(axis=1)
+    return Evaluation(
+        loss=loss_sum / len(dataset),
+        accuracy=accuracy(predictions, dataset.labels),
+        confusion=confusion_matrix(predictions, dataset.labels, joined.shape[1]),
+        probabilities=joined,
+    )

@@ -1,0 +1,88 @@
+"""The flags that every example takes, as one dataclass, and the parser made from it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeVar
+
+
+def flag(default: Any, help: str, kind: type | None = None, **options: Any) -> Any:
+    """A field of a settings class: its default, its line of --help, and options of argparse.
+
+    `kind` is the type of the value, where the default (None) does not tell.
+    """
+    return field(default=default, metadata={"help": help, "kind": kind or type(default), **options})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What can be chosen on the command line of every example."""
+
+    data: str | None = flag(None, "folder of the data set (default: built-in drawn images)", str)
+    size: int | None = flag(None, "height and width of the images, in pixels", int)
+    epochs: int = flag(10, "passes over the training images")
+    batch_size: int = flag(32, "images in a step")
+    lr: float = flag(1e-3, "learning rate")
+    backend: str = flag(
+        os.environ.get("TINYCONV_BACKEND", "numpy"),
+        "numpy computes on the CPU, cupy on an NVIDIA GPU",
+        choices=("numpy", "cupy"),
+    )
+    seed: int = flag(0, "of weights, order and augmentation")
+    patience: int | None = flag(
+        None, "stop after this many epochs without a better validation loss", int
+    )
+    workers: int = flag(2, "threads that read and augment images")
+    on_error: str = flag(
+        "stop", "what to do with images that cannot be read", choices=("stop", "skip")
+    )
+    out: str = flag("runs/example", "folder of the model, result.json and the pictures")
+    resume: bool = flag(False, "go on from the checkpoint in --out")
+    checkpoint_every: int | None = flag(
+        None, "steps between checkpoints (default: one after each epoch)", int
+    )
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def parse(kind: type[S], description: str | None, arguments: Sequence[str] | None = None) -> S:
+    """The settings of class `kind` from the command line (or from `arguments`).
+
+    Every field is a flag: batch_size is --batch-size. Ends the program with a message and exit
+    code 2 for flags or values that are not known.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for f in fields(kind):
+        options = dict(f.metadata)
+        value_type, text = options.pop("kind"), options.pop("help")
+        name = "--" + f.name.replace("_", "-")
+        if value_type is bool:
+            action = argparse.BooleanOptionalAction if f.default else "store_true"
+            parser.add_argument(name, default=f.default, action=action, help=text)
+            continue
+        if f.default is not None:
+            text += f" (default: {f.default})"
+        if value_type in (int, float):
+            least = 0 if f.name in ("seed", "workers", "lr") or value_type is float else 1
+            options["type"] = _number(value_type, least)
+        if "choices" not in options:
+            options["metavar"] = {int: "N", float: "X"}.get(value_type, "PATH")
+        parser.add_argument(name, default=f.default, help=text, **options)
+    return kind(**vars(parser.parse_args(arguments)))
+
+
+def _number(kind: type, least: int) -> Any:
+    def convert(text: str) -> Any:
+        value = kind(text)
+        if not value >= least or value == float("inf"):
+            raise argparse.ArgumentTypeError(f"{text} found, expected a number >= {least}")
+        return value
+
+    convert.__name__ = {int: "whole number", float: "number"}[kind]
+    return convert

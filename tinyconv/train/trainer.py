@@ -1,0 +1,338 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from tinyconv import functional as F
+from tinyconv.backend import Array, to_numpy
+from tinyconv.data.dataset import Dataset
+from tinyconv.data.loader import Batch, Loader
+from tinyconv.errors import DataError
+from tinyconv.io.files import remove_leftovers
+from tinyconv.io.tensor_file import Arrays, Metadata, first_non_finite, write_tensors
+from tinyconv.nn import Module
+from tinyconv.optim import Optimizer
+from tinyconv.optim.lr_scheduler import ReduceLROnPlateau
+from tinyconv.tensor import Tensor
+from tinyconv.train.checkpoint import Position, TrainingState, pack, restore
+from tinyconv.train.evaluation import Loss, evaluate
+from tinyconv.train.history import Epoch, History, Monitor
+from tinyconv.train.interrupts import Interrupts
+from tinyconv.train.progress import ProgressReport
+
+# Ctrl-C waits for the end of a step shorter than this; a longer one is broken off, and what is
+# saved is a copy taken before it, which costs little beside such a step.
+_LONG_STEP_SECONDS = 0.25
+
+
+class TrainingDiverged(RuntimeError):
+    """The loss or a weight became NaN or infinite."""
+
+
+class TrainingInterrupted(SystemExit):
+    """Ctrl-C or SIGTERM ended a training, and its state is saved.
+
+    Uncaught, it ends the program with the exit code that shells give such a signal: 130 or 143.
+    """
+
+
+class Trainer:
+    """Trains a network on images and labels.
+
+    mean, std         normalisation of each channel, (x / 255 - mean) / std
+    loss              called with logits (N, C) and labels int64 (N,)
+    scheduler         of tinyconv.optim.lr_scheduler; ReduceLROnPlateau is given the monitored
+                      figure, or the training loss where there is no validation set
+    scheduler_every   move it on after each "epoch" or after each "step"
+    out               folder of checkpoint.safetensors, made if missing; without it nothing is saved
+    checkpoint_every  steps between checkpoints, beside the one at each epoch's end
+    quiet             print nothing
+    """
+
+    def __init__(
+        self,
+        model: Module,
+        optimizer: Optimizer,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        loss: Loss = F.cross_entropy,
+        scheduler: Any = None,
+        scheduler_every: Literal["epoch", "step"] = "epoch",
+        out: str | Path | None = None,
+        checkpoint_every: int | None = None,
+        quiet: bool = False,
+    ) -> None:
+        if checkpoint_every is not None and (out is None or checkpoint_every < 1):
+            raise ValueError(f"checkpoint_every={checkpoint_every}: expected 1 or more, with out")
+        if scheduler_every == "step" and isinstance(scheduler, ReduceLROnPlateau):
+            raise ValueError('scheduler_every="step": ReduceLROnPlateau moves on once an epoch')
+        self.model = model
+        self.optimizer = optimizer
+        self.mean = tuple(mean)
+        self.std = tuple(std)
+        self.loss = loss
+        self.scheduler = scheduler
+        self.scheduler_every = scheduler_every
+        self.checkpoint = Path(out) / "checkpoint.safetensors" if out is not None else None
+        self.checkpoint_every = checkpoint_every
+        self.quiet = quiet
+        self._settings = self._initial_settings()
+
+    def step(self, images: Array, labels: Array) -> tuple[Tensor, Tensor]:
+        """One step on a batch, uint8 (N, H, W, C) and int64 (N,): its loss, and logits (N, C)."""
+        self.optimizer.zero_grad()
+        logits = self.model(F.normalize_image(images, self.mean, self.std))
+        loss = self.loss(logits, labels)
+        loss.backward()
+        self.optimizer.step()
+        return loss, logits
+
+    def fit(
+        self,
+        train: Loader,
+        validation: Dataset | None = None,
+        *,
+        epochs: int,
+        patience: int | None = None,
+        monitor: Monitor = "val_loss",
+        restore_best: bool = False,
+        resume: bool = False,
+    ) -> History:
+        """Train until `epochs` epochs are done in all, and return what they reached.
+
+        patience      stop after so many epochs in which `monitor` did not improve
+        restore_best  end with the weights of the best epoch by `monitor`, not of the last
+        resume        go on from the checkpoint in `out`; where there is none, say so and start anew
+
+        Resuming goes on bit for bit (on the same machine and backend), in the middle of an epoch
+        too. All settings must be as before except `epochs`, `patience` and `checkpoint_every`.
+
+        Raises TrainingDiverged when the loss is no longer finite; the last checkpoint stays as it
+        is. On Ctrl-C or SIGTERM, where `out` is given, saves the state after the last whole step
+        and raises TrainingInterrupted. Raises DataError where the checkpoint can not be read, used
+        or written.
+        """
+        if epochs < 1 or (patience is not None and patience < 1):
+            raise ValueError(f"epochs={epochs}, patience={patience}: expected 1 or more")
+        if validation is None and (patience is not None or restore_best):
+            raise ValueError("patience and restore_best need a validation set")
+        if len(train) == 0:
+            raise ValueError("fit: the training set gives no batch")
+        if resume and self.checkpoint is None:
+            raise ValueError("resume=True needs out, the folder of the checkpoint")
+        with (
+            ProgressReport(epochs, quiet=self.quiet) as report,
+            Interrupts(enabled=self.checkpoint is not None) as interrupts,
+        ):
+            run = _Run(self, train, validation, monitor, restore_best, report, interrupts)
+            run.start(resume)
+            try:
+                while run.state.position.epoch <= epochs and not run.is_over(patience):
+                    run.train_epoch()
+                    run.end_epoch()
+            except KeyboardInterrupt:
+                if self.checkpoint is None:
+                    raise
+                interrupts.ignore()
+                run.save_interrupted(self.checkpoint)
+                raise TrainingInterrupted(128 + interrupts.signal) from None
+        if run.state.best is not None:
+            self.model.load_state_dict(run.state.best)
+        return run.state.history
+
+    def _initial_settings(self) -> dict[str, Any]:
+        """What a checkpoint must agree on, from before the first step moved any of it."""
+        settings: dict[str, Any] = {
+            "architecture": getattr(self.model, "architecture", None),
+            "mean": self.mean,
+            "std": self.std,
+            "optimizer": type(self.optimizer).__name__,
+            "scheduler": type(self.scheduler).__name__ if self.scheduler else None,
+            "scheduler_every": self.scheduler_every if self.scheduler else None,
+        }
+        for number, group in enumerate(self.optimizer.state_dict()["param_groups"]):
+            for name, value in group.items():
+                settings[f"{name} of parameter group {number}"] = value
+        if self.scheduler:
+            for name, value in vars(self.scheduler).items():
+                if isinstance(value, int | float | str | list | tuple):
+                    settings[f"{name} of the scheduler"] = value
+        return settings
+
+
+@dataclass
+class _Run:
+    """One call of `fit`: the loop's parts, and the state that they move on."""
+
+    trainer: Trainer
+    train: Loader
+    validation: Dataset | None
+    monitor: Monitor
+    restore_best: bool
+    report: ProgressReport
+    interrupts: Interrupts
+    state: TrainingState = field(default_factory=TrainingState)
+    undo: tuple[Arrays, Metadata] | None = None  # the checkpoint from before a long step
+
+    def __post_init__(self) -> None:
+        self.settings = self.trainer._settings | {
+            "classes": self.train.dataset.classes,
+            "training images": len(self.train.dataset),
+            "validation images": len(self.validation) if self.validation is not None else None,
+            "batch_size": self.train.batch_size,
+            "shuffle": self.train.shuffle,
+            "drop_last": self.train.drop_last,
+            "seed": self.train.seed,
+            "augment": re.sub(" at 0x[0-9a-f]+", "", repr(self.train.augment)),
+            "monitor": self.monitor,
+            "restore_best": self.restore_best,
+        }
+
+    def start(self, resume: bool) -> None:
+        """Make the folder and, where wanted, go back to the checkpoint's state."""
+        trainer, checkpoint = self.trainer, self.trainer.checkpoint
+        if checkpoint is None:
+            return
+        try:
+            checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(f"{checkpoint.parent}: {error.strerror}") from error
+        remove_leftovers(checkpoint)
+        if not resume:
+            return
+        if not checkpoint.exists():
+            self.report.say(f"{checkpoint}: no checkpoint yet, starting with epoch 1")
+            return
+        self.state = restore(
+            checkpoint,
+            trainer.model,
+            trainer.optimizer,
+            trainer.scheduler,
+            self.settings,
+            steps=len(self.train),
+        )
+        at = self.state.position
+        self.report.say(f"{checkpoint}: going on in epoch {at.epoch} after step {at.step}")
+
+    def is_over(self, patience: int | None) -> bool:
+        """Whether the last `patience` epochs brought nothing better."""
+        history = self.state.history
+        if patience is None or len(history) == 0:
+            return False
+        return len(history) - history.best(self.monitor).epoch >= patience
+
+    def train_epoch(self) -> None:
+        """Do the steps of the epoch that are still to be done."""
+        trainer, at = self.trainer, self.state.position
+        self.report.start_epoch(at.epoch, len(self.train), at.step, at.seen)
+        began = time.perf_counter() - at.seconds
+        step_seconds = math.inf  # not known yet: the first step may have much to prepare
+        trainer.model.train()
+        for batch in self.train.epoch(at.epoch - 1, start=at.step):
+            step_began = time.perf_counter()
+            long = trainer.checkpoint is not None and step_seconds > _LONG_STEP_SECONDS
+            self.undo = self.pack() if long else None
+            hold = nullcontext() if long else self.interrupts.held()
+            with hold, np.errstate(over="ignore", invalid="ignore"):  # count() looks for them
+                loss, logits = trainer.step(batch.images, batch.labels)
+                self.count(batch, loss, logits)
+                if trainer.scheduler and trainer.scheduler_every == "step":
+                    trainer.scheduler.step()
+                at.seconds = time.perf_counter() - began
+            self.undo = None
+            step_seconds = time.perf_counter() - step_began
+            self.report.step(at.step, at.loss_sum / at.seen, at.correct / at.seen, at.seen)
+            if trainer.checkpoint_every and at.step % trainer.checkpoint_every == 0:
+                self.save()
+
+    def count(self, batch: Batch, loss: Tensor, logits: Tensor) -> None:
+        """Add a step to the running figures of the epoch."""
+        at, value = self.state.position, loss.item()
+        at.step += 1
+        if not math.isfinite(value):
+            raise self.diverged(f"the loss is {value}")
+        at.loss_sum += value * len(batch.labels)
+        at.correct += int((to_numpy(logits).argmax(axis=1) == batch.labels).sum())
+        at.seen += len(batch.labels)
+
+    def end_epoch(self) -> None:
+        """Validate, add a row to the history, move the schedule on, and save."""
+        trainer, state, at = self.trainer, self.state, self.state.position
+        began = time.perf_counter()
+        val_loss = val_accuracy = None
+        if self.validation is not None:
+            result = evaluate(
+                trainer.model,
+                self.validation,
+                trainer.mean,
+                trainer.std,
+                self.train.batch_size,
+                trainer.loss,
+            )
+            val_loss, val_accuracy = result.loss, result.accuracy
+            if not math.isfinite(val_loss):
+                raise self.diverged(f"the validation loss is {val_loss}")
+        row = Epoch(
+            epoch=at.epoch,
+            train_loss=at.loss_sum / at.seen,
+            train_accuracy=at.correct / at.seen,
+            val_loss=val_loss,
+            val_accuracy=val_accuracy,
+            lr=trainer.optimizer.param_groups[0]["lr"],
+            seconds=at.seconds + time.perf_counter() - began,
+        )
+        with self.interrupts.held():
+            state.history.epochs.append(row)
+            state.position = Position(epoch=at.epoch + 1)
+            if self.restore_best and state.history.best(self.monitor) is row:
+                state.best = trainer.model.state_dict()
+            if isinstance(trainer.scheduler, ReduceLROnPlateau):
+                metric = row.train_loss if val_loss is None else getattr(row, self.monitor)
+                trainer.scheduler.step(metric)
+            elif trainer.scheduler and trainer.scheduler_every == "epoch":
+                trainer.scheduler.step()
+        self.report.end_epoch(row)
+        self.save()
+
+    def pack(self) -> tuple[Arrays, Metadata]:
+        trainer = self.trainer
+        return pack(trainer.model, trainer.optimizer, trainer.scheduler, self.state, self.settings)
+
+    def save(self) -> None:
+        """Write the checkpoint, unless a weight is no longer finite."""
+        if self.trainer.checkpoint is None:
+            return
+        arrays, metadata = self.pack()
+        if (name := first_non_finite(arrays)) is not None:
+            raise self.diverged(f"{name} holds NaN or infinity")
+        write_tensors(self.trainer.checkpoint, arrays, metadata)
+
+    def save_interrupted(self, checkpoint: Path) -> None:
+        """Write the state after the last whole step, and say how to go on from it."""
+        arrays, metadata = self.undo or self.pack()
+        write_tensors(checkpoint, arrays, metadata)
+        at = metadata["position"]
+        self.report.say(
+            f"interrupted in epoch {at['epoch']} after step {at['step']}; saved {checkpoint}: "
+            "go on with --resume (resume=True)"
+        )
+
+    def diverged(self, what: str) -> TrainingDiverged:
+        at, checkpoint = self.state.position, self.trainer.checkpoint
+        lr = self.trainer.optimizer.param_groups[0]["lr"]
+        kept = checkpoint is not None and checkpoint.exists()
+        return TrainingDiverged(
+            f"epoch {at.epoch}, step {at.step}: {what} (learning rate {lr:g})"
+            + (f"; {checkpoint} keeps the last good state" if kept else "")
+        )

@@ -157,4 +157,4 @@ def set_random_state(state: dict[str, Any]) -> None:
         "has_uint32": state["philox_has_uint32"],
         "uinteger": state["philox_uinteger"],
     }
-    _random.dropout_stream = asarray(numpy.array(state["dropout"], numpy.uint64))
+    dropout_stream()[...] = asarray(numpy.array(state["dropout"], numpy.uint64))

@@ -34,11 +34,11 @@ def _tensor(x: Any) -> Tensor:
     return x if isinstance(x, Tensor) else Tensor(x)
 
 
-def _beside(x: Tensor, value: Any) -> Any:
+def _beside(x: Tensor, value: Any, dtype: Any = None) -> Any:
     """A second argument (target, weight) on x's device; tensors and None pass through."""
     if value is None or isinstance(value, Tensor):
         return value
-    return to_module(array_module(x.data), value)
+    return to_module(array_module(x.data), value, dtype)
 
 
 def _pair(name: str, value: Any, least: int) -> tuple[int, int]:
@@ -47,6 +47,14 @@ def _pair(name: str, value: Any, least: int) -> tuple[int, int]:
     if len(pair) != 2 or not all(isinstance(v, int | numpy.integer) and v >= least for v in pair):
         raise ValueError(f"{name}: {value!r} found, expected a whole number >= {least} or two")
     return int(pair[0]), int(pair[1])
+
+
+def _bias(what: str, x: Tensor, bias: Any, O: int) -> Any:
+    """One number for each of O outputs, or None, on x's device."""
+    bias = _beside(x, bias)
+    if bias is not None and bias.shape != (O,):
+        raise ShapeError(f"{what}: bias has shape {bias.shape}, expected ({O},)")
+    return bias
 
 
 def _images(x: Tensor, what: str) -> None:
@@ -84,8 +92,7 @@ def conv2d(
             f"conv2d: input has shape {x.shape}, that is {C} channels; "
             f"weight {weight.shape} with groups={groups} expects {C_group * groups}"
         )
-    if bias is not None and _tensor(bias).shape != (O,):
-        raise ShapeError(f"conv2d: bias has shape {_tensor(bias).shape}, expected ({O},)")
+    bias = _bias("conv2d", x, bias, O)
     stride, dilation = _pair("stride", stride, 1), _pair("dilation", dilation, 1)
     if padding == "same":
         if stride != (1, 1):
@@ -156,7 +163,7 @@ def max_pool2d(
 ) -> Tensor:
     """The maximum of each window; stride is kernel_size where it is not given.
 
-    (N, C, H, W) -> (N, C, OH, OW). Raises ValueError for a padding of more than half the window.
+    (N, C, H, W) -> (N, C, OH, OW). Raises ValueError for a padding of more than half kernel_size.
     """
     x = _tensor(x)
     _images(x, "max_pool2d")
@@ -174,7 +181,7 @@ def avg_pool2d(
 ) -> Tensor:
     """The mean of each window; stride is kernel_size where it is not given.
 
-    (N, C, H, W) -> (N, C, OH, OW). Raises ValueError for a padding of more than half the window.
+    (N, C, H, W) -> (N, C, OH, OW). Raises ValueError for a padding of more than half kernel_size.
     """
     x = _tensor(x)
     _images(x, "avg_pool2d")
@@ -188,9 +195,9 @@ def _pool(
     kernel_size: Size, stride: Size | None, padding: Size, dilation: Size, ceil_mode: bool
 ) -> Window:
     window = _window(kernel_size, stride, padding, dilation, ceil_mode)
-    for k, p, d in zip(window.kernel, window.padding, window.dilation, strict=True):
-        if 2 * p > d * (k - 1) + 1:
-            raise ValueError(f"padding: {p} is more than half of the window's {d * (k - 1) + 1}")
+    for k, p in zip(window.kernel, window.padding, strict=True):
+        if 2 * p > k:
+            raise ValueError(f"padding: {p} is more than half of kernel_size {k}")
     return window
 
 
@@ -239,11 +246,11 @@ def batch_norm(
         )
     if not training and (running_mean is None or running_var is None):
         raise ValueError("batch_norm: without training, running_mean and running_var are needed")
-    if training and values == 0:
-        running_mean = running_var = None  # an empty batch leaves the statistics alone
+    if training and values == 0:  # an empty batch has no statistics and leaves these alone
+        training, running_mean, running_var = False, numpy.zeros(x.shape[1]), numpy.ones(x.shape[1])
     given = [r.data if isinstance(r, Tensor) else r for r in (running_mean, running_var)]
     here = [_beside(x, r) for r in given]
-    y = apply(norm.BatchNorm(training, momentum, eps), x, weight, bias, *here)
+    y = apply(norm.BatchNorm(training, float(momentum), float(eps)), x, weight, bias, *here)
     for theirs, ours in zip(given, here, strict=True):
         if training and theirs is not ours:
             theirs[...] = to_numpy(ours)  # statistics kept in NumPy beside a batch on a GPU
@@ -258,15 +265,12 @@ def linear(x: Any, weight: Any, bias: Any = None) -> Tensor:
             f"linear: input has shape {x.shape}, weight {weight.shape} expects "
             f"(..., {weight.shape[-1]})"
         )
-    return apply(linear_ops.Linear(), x, weight, bias)
+    return apply(linear_ops.Linear(), x, weight, _bias("linear", x, bias, len(weight)))
 
 
 def matmul(a: Any, b: Any) -> Tensor:
     """The matrix product over the last two axes: (..., I, K) and (..., K, J) -> (..., I, J)."""
-    a, b = _tensor(a), _tensor(b)
-    if a.ndim < 2 or b.ndim < 2 or a.shape[-1] != b.shape[-2]:
-        raise ShapeError(f"matmul: shapes {a.shape} and {b.shape} do not fit")
-    return apply(linear_ops.MatMul(), a, b)
+    return _tensor(a) @ b
 
 
 def dropout(x: Any, p: float = 0.5, training: bool = True) -> Tensor:
@@ -274,7 +278,7 @@ def dropout(x: Any, p: float = 0.5, training: bool = True) -> Tensor:
     if not 0 <= p <= 1:
         raise ValueError(f"p: {p} found, expected a probability from 0 to 1")
     x = _tensor(x)
-    return apply(dropout_ops.Dropout(p), x, dropout_stream()) if training and p else x
+    return apply(dropout_ops.Dropout(float(p)), x, dropout_stream()) if training and p else x
 
 
 # Activations --------------------------------------------------------------------------------------
@@ -292,7 +296,7 @@ def relu6(x: Any) -> Tensor:
 
 def leaky_relu(x: Any, negative_slope: float = 0.01) -> Tensor:
     """x where x > 0, else negative_slope * x"""
-    return apply(activation.LeakyReLU(negative_slope), _tensor(x))
+    return apply(activation.LeakyReLU(float(negative_slope)), _tensor(x))
 
 
 def tanh(x: Any) -> Tensor:
@@ -359,7 +363,7 @@ def pad(x: Any, pad: Sequence[int], mode: str = "constant", value: float = 0.0) 
         raise ValueError(f"pad: {tuple(pad)} found, expected pairs for at most {x.ndim} axes")
     untouched = [0] * (x.ndim - len(pad) // 2)
     before, after = (tuple(untouched + list(reversed(pad[i::2]))) for i in (0, 1))
-    if any(b + n + a < 0 for b, n, a in zip(before, x.shape, after, strict=True)):
+    if any(min(b, 0) + n + min(a, 0) < 0 for b, n, a in zip(before, x.shape, after, strict=True)):
         raise ShapeError(f"pad: {tuple(pad)} cuts more off than shape {x.shape} has")
     return apply(shape.Pad(before, after, value), x)
 
@@ -400,7 +404,8 @@ def nll_loss(
 
 def _class_loss(op: loss.NegativeLogLikelihood, x: Any, target: Any, weight: Any) -> Tensor:
     x = _tensor(x)
-    target = target.data if isinstance(target, Tensor) else target
+    if x.ndim == 0:
+        raise ShapeError("input: a single number found, expected (C,) or (N, C, ...)")
     target = target if hasattr(target, "dtype") else numpy.asarray(target)
     one = x.ndim == 1
     if one:
@@ -409,12 +414,12 @@ def _class_loss(op: loss.NegativeLogLikelihood, x: Any, target: Any, weight: Any
     weight = _beside(x, weight)
     if weight is not None and tuple(weight.shape) != (x.shape[1],):
         raise ShapeError(f"weight: shape {tuple(weight.shape)} found, expected ({x.shape[1]},)")
-    weight = weight.data if isinstance(weight, Tensor) else weight
     y = apply(op, x, _beside(x, target), weight)
     return y.reshape(()) if one and op.reduction == "none" else y
 
 
-def _check_target(x: Tensor, target: Array, ignore_index: int) -> None:
+def _check_target(x: Tensor, target: Tensor | Array, ignore_index: int) -> None:
+    target = target.data if isinstance(target, Tensor) else target
     N, C, *rest = x.shape
     probabilities = target.dtype.kind == "f"
     expected = x.shape if probabilities else (N, *rest)
@@ -443,11 +448,11 @@ def binary_cross_entropy_with_logits(
     """
     _reduction(reduction)
     x = _tensor(x)
-    target = _beside(x, target)
+    target, weight, pos_weight = (_beside(x, a, x.dtype) for a in (target, weight, pos_weight))
     if tuple(target.shape) != x.shape:
         raise ShapeError(f"target: shape {tuple(target.shape)} found, expected {x.shape}")
-    y = apply(loss.BinaryCrossEntropyWithLogits(), x, target, _beside(x, pos_weight))
-    y = y if weight is None else y * _beside(x, weight)
+    y = apply(loss.BinaryCrossEntropyWithLogits(), x, target, pos_weight)
+    y = y if weight is None else y * weight
     if reduction == "none":
         return y
     return y.mean() if reduction == "mean" else y.sum()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -112,11 +113,12 @@ class Tensor:
         if gradient is None and self.data.size != 1:
             raise RuntimeError(f"backward: shape {self.shape} has no single value: pass `gradient`")
         module = array_module(self.data)
-        seed = module.ones_like(self.data) if gradient is None else to_module(module, gradient)
+        one = module.ones_like(self.data)
+        seed = one if gradient is None else to_module(module, gradient, self.dtype)
         if seed.shape != self.shape:
             raise ShapeError(f"backward: gradient has shape {seed.shape}, expected {self.shape}")
         if self.node is None:
-            self._receive(seed)
+            self._receive(seed.copy())
             return
         # The gradients that have arrived so far. Going back in the order of the calls, all that
         # used an output has given its share before the call that computed it is reached.
@@ -133,12 +135,14 @@ class Tensor:
             needs = tuple(source is not None for source in node.inputs)
             gradients = run_backward(node.op, gy, node.saved, needs)
             for source, gx in zip(node.inputs, gradients, strict=True):
-                if source is None or gx is None:
+                if source is None:
                     continue
+                if gx is None:
+                    raise RuntimeError(f"backward: {node.op} has no gradient for one of its inputs")
                 gx = gx.astype(source.dtype, copy=False)
                 if isinstance(source, Tensor):
                     # A leaf keeps its gradient: it must not share memory with another one's.
-                    source._receive(gx.copy() if module.may_share_memory(gx, gy) else gx)
+                    source._receive(gx if gx.flags.owndata and gx is not gy else gx.copy())
                 elif source in arrived:
                     arrived[source] = run(elementwise.Add(), arrived[source], gx)[0]
                 else:
@@ -196,9 +200,9 @@ class Tensor:
         """An operand beside this tensor: a number takes its dtype, an array comes to its device."""
         if isinstance(value, Tensor):
             return value
-        module = array_module(self.data)
-        number = isinstance(value, int | float)
-        return to_module(module, value, self.data.dtype if number else None)
+        whole = isinstance(value, int | numpy.integer)
+        number = whole or (isinstance(value, float | numpy.floating) and self.dtype.kind == "f")
+        return to_module(array_module(self.data), value, self.dtype if number else None)
 
     def __add__(self, other: Any) -> Tensor:
         return apply(elementwise.Add(), self, self._other(other))
@@ -219,7 +223,10 @@ class Tensor:
         return apply(elementwise.Divide(), self._other(other), self)
 
     def __matmul__(self, other: Any) -> Tensor:
-        return apply(linear.MatMul(), self, self._other(other))
+        other = self._other(other)
+        if self.ndim < 2 or other.ndim < 2 or self.shape[-1] != other.shape[-2]:
+            raise ShapeError(f"matmul: shapes {self.shape} and {other.shape} do not fit")
+        return apply(linear.MatMul(), self, other)
 
     __radd__ = __add__
     __rmul__ = __mul__
@@ -242,35 +249,35 @@ class Tensor:
     def sqrt(self) -> Tensor:
         return apply(elementwise.Sqrt(), self)
 
-    # Reductions: dim is an axis, a tuple of axes, or None for all ---------------------------------
+    # Reductions: dim is an axis, several axes, or None for all ------------------------------------
 
-    def sum(self, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> Tensor:
+    def sum(self, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
         return apply(reduce.Sum(_axes(dim), keepdim), self)
 
-    def mean(self, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> Tensor:
+    def mean(self, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
         return apply(reduce.Mean(_axes(dim), keepdim), self)
 
-    def amax(self, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> Tensor:
+    def amax(self, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
         return apply(reduce.Amax(_axes(dim), keepdim), self)
 
-    def amin(self, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> Tensor:
+    def amin(self, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
         return apply(reduce.Amin(_axes(dim), keepdim), self)
 
     # Shapes ---------------------------------------------------------------------------------------
 
     def reshape(self, *sizes: Any) -> Tensor:
         """The same values in another shape, given as numbers or one tuple; one may be -1."""
-        wanted = tuple(sizes[0]) if len(sizes) == 1 and not isinstance(sizes[0], int) else sizes
-        return apply(shape.Reshape(wanted), self)
+        return apply(shape.Reshape(_numbers(sizes)), self)
 
     def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Tensor:
-        """The axes from start_dim to end_dim as one."""
-        start, end = start_dim % self.ndim, end_dim % self.ndim
-        return self.reshape(*self.shape[:start], -1, *self.shape[end + 1 :])
+        """The axes from start_dim to end_dim as one; a single number becomes shape (1,)."""
+        sizes = self.shape or (1,)
+        start, end = range(len(sizes))[start_dim], range(len(sizes))[end_dim]
+        return self.reshape(*sizes[:start], math.prod(sizes[start : end + 1]), *sizes[end + 1 :])
 
-    def permute(self, *dims: int) -> Tensor:
-        """The axes in another order."""
-        return apply(shape.Permute(dims), self)
+    def permute(self, *dims: Any) -> Tensor:
+        """The axes in another order, given as numbers or one tuple."""
+        return apply(shape.Permute(_numbers(dims)), self)
 
     def transpose(self, dim0: int, dim1: int) -> Tensor:
         """Two axes swapped."""
@@ -281,11 +288,10 @@ class Tensor:
     def __getitem__(self, index: Any) -> Tensor:
         """A part by integers, slices, None and `...`; raises TypeError for arrays as indices."""
         parts = index if isinstance(index, tuple) else (index,)
+        plain = (int, numpy.integer, slice, type(None), type(Ellipsis))
         for part in parts:
-            if not (part is None or part is Ellipsis or isinstance(part, int | slice)):
-                raise TypeError(
-                    f"index: {type(part).__name__} is not supported, use ints and slices"
-                )
+            if not isinstance(part, plain):
+                raise TypeError(f"index: {type(part).__name__} found, expected ints and slices")
         return apply(shape.Slice(parts), self)
 
 
@@ -301,5 +307,11 @@ def _calls_up_to(last: Node) -> list[Node]:
     return sorted(found, key=lambda node: node.number, reverse=True)
 
 
-def _axes(dim: int | tuple[int, ...] | None) -> tuple[int, ...] | None:
-    return (dim,) if isinstance(dim, int) else dim
+def _numbers(given: tuple[Any, ...]) -> tuple[int, ...]:
+    """Arguments (2, 3), or one ((2, 3),) as PyTorch takes it too."""
+    return given if len(given) != 1 or isinstance(given[0], int) else tuple(given[0])
+
+
+def _axes(dim: int | Sequence[int] | None) -> tuple[int, ...] | None:
+    """The axes of a reduction; none given means all, as in PyTorch."""
+    return (dim,) if isinstance(dim, int) else tuple(dim or ()) or None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,7 +20,8 @@ def relative_error(found: Any, expected: Any) -> float:
         raise ValueError(f"shapes {found.shape} and {expected.shape} differ")
     if found.size == 0:
         return 0.0
-    return float(numpy.abs(found - expected).max() / max(numpy.abs(expected).max(), 1e-30))
+    error = float(numpy.abs(found - expected).max() / max(numpy.abs(expected).max(), 1e-30))
+    return math.inf if math.isnan(error) else error
 
 
 def gradient_error(

@@ -252,7 +252,7 @@ def test_reading_ahead_is_bounded() -> None:
         next(results)
         time.sleep(0.01)
         assert len(started) <= taken + 6  # the one taken, two waiting per thread, one in excess
-    results.close()  # type: ignore[attr-defined]
+    results.close()
     assert_threads_end()
 
 

@@ -62,12 +62,15 @@ def _conv(*sizes, **settings):
 
 
 def _conv_cases():
-    for stride, padding, dilation, groups in itertools.product((1, 2, 3), (0, 1, 2), (1, 2), (1, 2)):
+    for stride, padding, dilation, groups in itertools.product(
+        (1, 2, 3), (0, 1, 2), (1, 2), (1, 2)
+    ):
         name = f"stride {stride} padding {padding} dilation {dilation} groups {groups}"
         settings = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
         yield name, _conv((1, 2, 6, 7), (2, 2 // groups, 3, 2), **settings)
-    yield "pairs", _conv(
-        (2, 4, 7, 9), (6, 2, 2, 3), stride=(2, 1), padding=(1, 2), dilation=(1, 2), groups=2
+    yield (
+        "pairs",
+        _conv((2, 4, 7, 9), (6, 2, 2, 3), stride=(2, 1), padding=(1, 2), dilation=(1, 2), groups=2),
     )
     yield "depthwise, two outputs each", _conv((2, 3, 5, 5), (6, 1, 3, 3), groups=3, padding=1)
     yield "rows never reached", _conv((1, 1, 9, 8), (1, 1, 2, 2), stride=4)
@@ -95,8 +98,8 @@ def _pool_cases(function, **settings):
         ),
         "whole image": ((2, 3, 3, 4), {"kernel_size": (3, 4)}),
     }  # fmt: skip
-    for name, (shape, own) in sizes.items():
-        yield name, (lambda x, own=own: function(x, **own, **settings), distinct(*shape))
+    for name, (size, own) in sizes.items():
+        yield name, (lambda x, own=own: function(x, **own, **settings), distinct(*size))
 
 
 def _broadcast_cases(function, pair=lambda a, b: (positive(*a), positive(*b))):
@@ -149,19 +152,28 @@ def _class_loss_cases(function, make):
                 "everything": {"weight": weight, "ignore_index": 2, "label_smoothing": 0.1},
             }
         for name, own in settings.items():
-            yield f"{name}, {reduction}", (
-                lambda x, own=own, reduction=reduction: function(
-                    x, labels, reduction=reduction, **own
+            yield (
+                f"{name}, {reduction}",
+                (
+                    lambda x, own=own, reduction=reduction: function(
+                        x, labels, reduction=reduction, **own
+                    ),
+                    make(5, 4),
                 ),
-                make(5, 4),
             )
-        yield f"maps, {reduction}", (
-            lambda x, reduction=reduction: function(x, maps, reduction=reduction),
-            make(2, 3, 2, 3),
+        yield (
+            f"maps, {reduction}",
+            (
+                lambda x, reduction=reduction: function(x, maps, reduction=reduction),
+                make(2, 3, 2, 3),
+            ),
         )
-        yield f"probabilities, {reduction}", (
-            lambda x, reduction=reduction: function(x, shares, weight, reduction=reduction),
-            make(5, 4),
+        yield (
+            f"probabilities, {reduction}",
+            (
+                lambda x, reduction=reduction: function(x, shares, weight, reduction=reduction),
+                make(5, 4),
+            ),
         )
     yield "one sample", (lambda x: function(x, 2), make(4))
     yield "logits of +-30", (lambda x: function(x * 30, labels), make(5, 4))
@@ -176,11 +188,14 @@ def _binary_cases():
             "pos_weight": {"pos_weight": pos_weight},
             "weight": {"weight": weight, "pos_weight": pos_weight},
         }.items():
-            yield f"{name}, {reduction}", (
-                lambda x, own=own, reduction=reduction: F.binary_cross_entropy_with_logits(
-                    x, target, reduction=reduction, **own
+            yield (
+                f"{name}, {reduction}",
+                (
+                    lambda x, own=own, reduction=reduction: F.binary_cross_entropy_with_logits(
+                        x, target, reduction=reduction, **own
+                    ),
+                    normal(3, 4),
                 ),
-                normal(3, 4),
             )
 
 
@@ -191,10 +206,10 @@ def _batch_norm_cases():
         return F.batch_norm(x, mean, var, weight, bias, training)
 
     for training in (True, False):
-        for shape in ((3, 2, 4, 3), (6, 3), (2, 3, 5), (1, 2, 3, 3), (4, 1, 2, 1)):
-            affine = (positive(shape[1]), normal(shape[1]))
+        for size in ((3, 2, 4, 3), (6, 3), (2, 3, 5), (1, 2, 3, 3), (4, 1, 2, 1)):
+            affine = (positive(size[1]), normal(size[1]))
             run = lambda *inputs, training=training: function(*inputs, training=training)  # noqa: E731
-            yield f"{shape}, training {training}", (run, normal(*shape), *affine)
+            yield f"{size}, training {training}", (run, normal(*size), *affine)
         yield f"not affine, training {training}", (run, normal(3, 2, 2, 2))
     yield "mean 100, deviation 1", (function, normal(4, 2, 3, 3) + 100, positive(2), normal(2))
 
@@ -223,7 +238,9 @@ CASES = {
         for slope in (0.01, 0.5, -1.0)
     },
     activation.Tanh: {"": (F.tanh, normal(3, 4))},
-    activation.Sigmoid: {"": (F.sigmoid, normal(3, 4)), "+-5": (lambda x: F.sigmoid(x * 5), normal(9))},
+    activation.Sigmoid: {
+        "": (F.sigmoid, normal(3, 4)), "up to 10": (F.sigmoid, 5 * normal(9))
+    },
     activation.Softmax: dict(_along_dims(F.softmax)),
     activation.LogSoftmax: dict(_along_dims(F.log_softmax)),
     conv.Conv2d: dict(_conv_cases()),
@@ -305,7 +322,9 @@ CASES = {
     },
     shape.Concatenate: {
         "rows": (lambda a, b: F.cat([a, b]), normal(2, 3), normal(1, 3)),
-        "last axis": (lambda a, b, c: F.cat([a, b, c], -1), normal(2, 3), normal(2, 1), normal(2, 2)),
+        "last axis": (
+            lambda a, b, c: F.cat([a, b, c], -1), normal(2, 3), normal(2, 1), normal(2, 2)
+        ),
         "the same twice": (lambda x: F.cat([x, x], 1), normal(2, 3)),
     },
     shape.Pad: {
@@ -369,21 +388,17 @@ def test_every_op_with_a_gradient_is_in_the_table():
 
 
 @EACH_CASE
-@pytest.mark.parametrize("dtype", [numpy.float32, numpy.float64])
-def test_dtype_stays(op, case, dtype, backend):
-    y, gradients = run_case(case, lambda x: x.astype(dtype))
-    assert y.dtype == dtype
-    assert [g.dtype for g in gradients] == [dtype] * len(gradients)
-
-
-def _fortran(x):
-    return numpy.asfortranarray(x)
+def test_dtype_stays(op, case, backend):
+    for dtype in (numpy.float32, numpy.float64):
+        y, gradients = run_case(case, lambda x, dtype=dtype: x.astype(dtype))
+        assert y.dtype == dtype
+        assert [g.dtype for g in gradients] == [dtype] * len(gradients)
 
 
 def _every_other(x):
-    wide = numpy.full((*x.shape[:-1], 2 * x.shape[-1]) if x.ndim else (), numpy.nan)
-    wide[..., ::2] = x
-    return wide[..., ::2]
+    wide = numpy.full((*x.shape, 2), numpy.nan)
+    wide[..., 0] = x
+    return wide[..., 0]
 
 
 def _backwards(x):
@@ -391,15 +406,13 @@ def _backwards(x):
 
 
 @EACH_CASE
-@pytest.mark.parametrize("layout", [_fortran, _every_other, _backwards])
-def test_memory_layout_changes_nothing(op, case, layout):
-    if case[1].ndim == 0 or any(x.ndim == 0 for x in case[1:]):
-        pytest.skip("a single number has one layout")
+def test_memory_layout_changes_nothing(op, case):
     y, gradients = run_case(case, numpy.ascontiguousarray)
-    y_other, gradients_other = run_case(case, layout)
-    assert numpy.allclose(y.numpy(), y_other.numpy(), rtol=1e-12, atol=1e-12)
-    for g, g_other in zip(gradients, gradients_other, strict=True):
-        assert numpy.allclose(g.numpy(), g_other.numpy(), rtol=1e-12, atol=1e-12)
+    for layout in (numpy.asfortranarray, _every_other, _backwards):
+        y_other, gradients_other = run_case(case, layout)
+        assert numpy.allclose(y.numpy(), y_other.numpy(), rtol=1e-12, atol=1e-12)
+        for g, g_other in zip(gradients, gradients_other, strict=True):
+            assert numpy.allclose(g.numpy(), g_other.numpy(), rtol=1e-12, atol=1e-12)
 
 
 def main():

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 import warnings
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -75,6 +76,7 @@ ORIGINALS: dict[str, Callable[[], bytes]] = {
     "png-palette": lambda: _encoded("P", "PNG", transparency=3),
     "png-16-bit": lambda: _encoded("I;16", "PNG"),
     "png-alpha": lambda: _encoded("RGBA", "PNG"),
+    "png-with-valid-checksums": lambda: _encoded("RGBA", "PNG", exif=_exif()),
     "gif": lambda: _encoded("P", "GIF", transparency=3),
     "gif-animated": lambda: _encoded(
         "P", "GIF", save_all=True, append_images=[Image.new("P", (64, 48), n) for n in (1, 2)]
@@ -92,7 +94,24 @@ ORIGINALS: dict[str, Callable[[], bytes]] = {
     "ppm-plain": lambda: b"P3 16 12 255\n" + b" ".join(b"%d" % (n % 256) for n in range(576)),
     "idx": _idx,
     "idx-gzip": lambda: gzip.compress(_idx(), mtime=0),
-    "idx-inside-gzip": _idx,  # damaged first, then packed
+    "idx-inside-gzip": _idx,
+}
+
+
+def _with_valid_checksums(png: bytes) -> bytes:
+    """A damaged PNG whose chunks pass their check, so that the decoder gets to see the damage."""
+    repaired, at = bytearray(png), 8
+    while at + 12 <= len(repaired):
+        end = at + 8 + int.from_bytes(repaired[at : at + 4], "big")
+        repaired[end : end + 4] = struct.pack(">I", zlib.crc32(repaired[at + 4 : end]))
+        at = end + 4
+    return bytes(repaired)
+
+
+# What is done to a file after the damage, to bring the damage past the first check.
+REPAIRS: dict[str, Callable[[bytes], bytes]] = {
+    "png-with-valid-checksums": _with_valid_checksums,
+    "idx-inside-gzip": lambda data: gzip.compress(data, 1),
 }
 
 
@@ -135,7 +154,7 @@ def run(kind: str, cases: int, folder: Path) -> dict[str, object]:
         rng = np.random.default_rng([sum(kind.encode()), case])
         data = mutate(original, rng)
         path = folder / "damaged"
-        path.write_bytes(gzip.compress(data, 1) if kind == "idx-inside-gzip" else data)
+        path.write_bytes(REPAIRS.get(kind, bytes)(data))
         faulthandler.dump_traceback_later(SECONDS_PER_FILE, exit=True)
         started = time.perf_counter()
         try:
@@ -168,7 +187,8 @@ def test_damaged_files_are_refused_or_read(kind: str, tmp_path: Path) -> None:
     command = [sys.executable, "-W", "error", __file__, kind, str(CASES), str(tmp_path)]
     process = subprocess.run(command, capture_output=True, text=True)
     assert process.returncode == 0, process.stderr[-5000:]
-    assert process.stderr == ""
+    # libtiff writes its own lines about what it refuses; nothing else may write any.
+    assert process.stderr == "" or (kind.startswith("tiff") and "Error" not in process.stderr)
     result = json.loads(process.stdout)
     assert result["wrong"] == []
     assert result["refused"] > 0.05 * CASES  # the faults do reach the readers

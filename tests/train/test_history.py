@@ -12,9 +12,10 @@ def epoch(number, val_loss=0.5, val_accuracy=0.5):
 
 
 def test_json_and_back():
-    history = History([epoch(1), epoch(2, None, None)])
-    assert History.from_json(json.loads(json.dumps(history.to_json()))) == history
-    assert history.to_json()[1]["val_loss"] is None
+    for history in (History([epoch(1), epoch(2)]), History([epoch(1, None, None)]), History()):
+        assert History.from_json(json.loads(json.dumps(history.to_json()))) == history
+    history = History([epoch(1), epoch(2)])
+    assert history.to_json()[1]["val_loss"] == 0.5
     assert history.column("epoch") == [1, 2]
     assert len(history) == 2
     assert history[-1].epoch == 2
@@ -43,6 +44,8 @@ ROW = epoch(1).__dict__
         [{**ROW, "val_loss": "low"}],
         [{**ROW, "lr": float("nan")}],
         [{**ROW, "epoch": 7}],
+        [{**ROW, "val_loss": None}],
+        [ROW, {**ROW, "epoch": 2, "val_loss": None, "val_accuracy": None}],
     ],
 )
 def test_rows_of_another_kind_are_refused(rows):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import warnings
 
@@ -25,6 +26,8 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# Without a handler of its own, what Pillow logs about a damaged file would go to stderr.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 _PILLOW_SILENT = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future
 from typing import NamedTuple, TypeVar
 
@@ -108,12 +108,14 @@ class Loader:
         """A stream of its own for each use: (seed, epoch) is the key of a Philox generator and
         (purpose, index) the upper half of its counter, which no stream is long enough to reach."""
         bits = np.random.Philox(
-            key=self.seed + (epoch << 64), counter=(purpose << 128) + (index << 192)
+            key=int(self.seed) + (int(epoch) << 64), counter=(purpose << 128) + (index << 192)
         )
         return np.random.Generator(bits)
 
 
-def in_threads(function: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
+def in_threads(
+    function: Callable[[T], R], items: Iterable[T], workers: int
+) -> Generator[R, None, None]:
     """function(item) for every item, in order, worked out by `workers` threads a little ahead.
 
     At most two results per thread wait. An exception comes out where its result would have; closing

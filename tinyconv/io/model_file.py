@@ -51,7 +51,7 @@ class ModelCard:
             )
         if not (_is_list(self.classes, 2) and all(map(_is_text, self.classes))):
             raise ValueError(f"classes are {self.classes!r}, expected two names or more")
-        if self.channels not in (1, 3):
+        if not (_is_count(self.channels) and self.channels in (1, 3)):
             raise ValueError(f"channels is {self.channels!r}, expected 1 or 3")
         if not (_is_list(self.size, 2, 2) and all(_is_count(n) for n in self.size)):
             raise ValueError(f"size is {self.size!r}, expected (height, width)")
@@ -62,7 +62,7 @@ class ModelCard:
         if min(self.std) <= 0:
             raise ValueError(f"std is {self.std!r}, expected positive numbers")
         if not (isinstance(self.drawn, bool) and _is_text(self.version)):
-            raise ValueError(f"drawn is {self.drawn!r}, version is {self.version!r}")
+            raise ValueError(f"drawn is {self.drawn!r}, version {self.version!r}")
         self._compare_with_architecture()
         object.__setattr__(self, "size", tuple(self.size))
 

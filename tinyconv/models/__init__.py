@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -24,13 +25,16 @@ def names() -> list[str]:
 def create(name: str, **options: Any) -> Module:
     """A new network by name, e.g. create("catdog", num_classes=2, size=96).
 
-    The module's attribute `architecture` holds the name and the options, so that a saved network
-    can be built again. Raises ValueError for an unknown name.
+    The module's attribute `architecture` holds the name and all options, defaults included, so
+    that a saved network can be built again. Raises ValueError for an unknown name, TypeError for an
+    unknown option.
     """
     if name not in _MODELS:
         raise ValueError(f"model: {name!r} found, expected one of {', '.join(names())}")
-    model = _MODELS[name](**options)
-    model.architecture = {"name": name, **options}
+    bound = inspect.signature(_MODELS[name]).bind(**options)
+    bound.apply_defaults()
+    model = _MODELS[name](**bound.arguments)
+    model.architecture = {"name": name, **bound.arguments}
     return model
 
 

@@ -159,7 +159,7 @@ class Module:
         misshapen keys; with strict=False only misshapen ones. Nothing is changed where it raises.
         """
         own = self._state()
-        arrays = {key: numpy.asarray(value) for key, value in state.items()}
+        arrays = {key: to_numpy(value) for key, value in state.items()}
         problems = []
         if strict:
             problems += [f"missing: {key}" for key in own if key not in arrays]
@@ -253,7 +253,6 @@ class Sequential(Module):
         return self.children()
 
     def __getitem__(self, index: int | slice) -> Module:
-        modules = list(self.children())
-        if isinstance(index, slice):
-            return Sequential(*modules[index])
-        return modules[index]
+        if isinstance(index, slice):  # the names stay, and with them the keys of the weights
+            return Sequential(dict(list(self._modules.items())[index]))
+        return list(self.children())[index]

@@ -23,24 +23,25 @@ class Conv2d(Op):
     def forward(self, xp, x, w, b):
         G, N, O = self.groups, len(x), len(w)
         window = self._window(w)
-        columns = im2col(xp, x, window).reshape(N, G, w[0].size, -1)
+        OH, OW = window.output_size(*x.shape[2:])
+        columns = im2col(xp, x, window).reshape(N, G, w[0].size, OH * OW)
         y = w.reshape(G, O // G, -1) @ columns  # (N, G, O/G, OH*OW)
-        y = y.reshape(N, O, *window.output_size(*x.shape[2:]))
+        y = y.reshape(N, O, OH, OW)
         if b is not None:
             y += b.reshape(1, O, 1, 1)
         return y, (x, w)
 
     def backward(self, xp, gy, saved, needs):
         x, w = saved
-        G, N, O = self.groups, len(x), len(w)
+        G, (N, O, OH, OW) = self.groups, gy.shape
         window = self._window(w)
         gx = gw = gb = None
-        gy_rows = gy.reshape(N, G, O // G, -1)
+        gy_rows = gy.reshape(N, G, O // G, OH * OW)
         if needs[0]:
             columns = w.reshape(G, O // G, -1).swapaxes(1, 2) @ gy_rows  # each window's share of gx
             gx = col2im(xp, columns, x.shape, window)
         if needs[1]:
-            columns = im2col(xp, x, window).reshape(N, G, w[0].size, -1)
+            columns = im2col(xp, x, window).reshape(N, G, w[0].size, OH * OW)
             gw = (gy_rows @ columns.swapaxes(2, 3)).sum(axis=0).reshape(w.shape)
         if needs[2]:
             gb = gy.sum(axis=(0, 2, 3))

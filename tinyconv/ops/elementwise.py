@@ -34,10 +34,9 @@ class Subtract(Op):
 
     def backward(self, xp, gy, saved, needs):
         a_shape, b_shape = saved
-        return (
-            sum_to(gy, a_shape) if needs[0] else None,
-            sum_to(-gy, b_shape) if needs[1] else None,
-        )
+        ga = sum_to(gy, a_shape) if needs[0] else None
+        gb = sum_to(-gy, b_shape) if needs[1] else None
+        return ga, gb
 
 
 @dataclass(frozen=True)
@@ -49,10 +48,9 @@ class Multiply(Op):
 
     def backward(self, xp, gy, saved, needs):
         a, b = saved
-        return (
-            sum_to(gy * b, a.shape) if needs[0] else None,
-            sum_to(gy * a, b.shape) if needs[1] else None,
-        )
+        ga = sum_to(gy * b, a.shape) if needs[0] else None
+        gb = sum_to(gy * a, b.shape) if needs[1] else None
+        return ga, gb
 
 
 @dataclass(frozen=True)
@@ -64,10 +62,9 @@ class Divide(Op):
 
     def backward(self, xp, gy, saved, needs):
         a, b = saved
-        return (
-            sum_to(gy / b, a.shape) if needs[0] else None,
-            sum_to(-gy * a / (b * b), b.shape) if needs[1] else None,
-        )
+        ga = sum_to(gy / b, a.shape) if needs[0] else None
+        gb = sum_to(-gy * a / (b * b), b.shape) if needs[1] else None
+        return ga, gb
 
 
 @dataclass(frozen=True)

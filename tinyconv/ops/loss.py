@@ -29,7 +29,7 @@ class NegativeLogLikelihood(Op):
 
     def backward(self, xp, gy, saved, needs):
         q, divisor = saved
-        return -q * self._for_each_target(gy, divisor), None, None
+        return -q * self._for_each_target(xp, gy, divisor), None, None
 
     def _target_distribution(self, xp, logp, target, weight):
         """q (N, C, ...) and what "mean" divides by."""
@@ -41,10 +41,8 @@ class NegativeLogLikelihood(Op):
             q = (target * (1 - e) + e / C) * by_class
             return q.astype(logp.dtype), logp[:, 0].size
         target = xp.expand_dims(target, 1)
-        one_hot = ((target == classes) & (target != self.ignore_index)).astype(
-            logp.dtype
-        ) * by_class
         counted = (target != self.ignore_index).astype(logp.dtype)
+        one_hot = (target == classes) * counted * by_class
         q = one_hot * (1 - e) + counted * by_class * (e / C)
         return q.astype(logp.dtype), one_hot.sum(dtype=logp.dtype)
 
@@ -54,11 +52,12 @@ class NegativeLogLikelihood(Op):
         total = losses.sum()
         return total / divisor if self.reduction == "mean" else total
 
-    def _for_each_target(self, gy, divisor):
+    def _for_each_target(self, xp, gy, divisor):
         """The gradient of each target's own loss, with an axis for the classes."""
         if self.reduction == "none":
             return gy[:, None]
-        return gy / divisor if self.reduction == "mean" else gy
+        # All ignored: the divisor is 0 and the loss nan, but the gradient 0, as in PyTorch.
+        return gy / xp.where(divisor == 0, 1, divisor) if self.reduction == "mean" else gy
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ class CrossEntropy(NegativeLogLikelihood):
     def backward(self, xp, gy, saved, needs):
         logp, q, divisor = saved
         gx = xp.exp(logp) * q.sum(axis=1, keepdims=True) - q
-        return gx * self._for_each_target(gy, divisor), None, None
+        return gx * self._for_each_target(xp, gy, divisor), None, None
 
 
 @dataclass(frozen=True)

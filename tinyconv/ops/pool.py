@@ -64,31 +64,29 @@ class AvgPool2d(Op):
         OH, OW = self.window.output_size(H, W)
         border = self.window.padded(xp, x, 0)
         y = sum(border[pixels] for _, _, pixels in self.window.offsets(OH, OW))
-        return y / self._divisor(xp, x), (x,)
+        return y / self._divisor(xp, H, W, x.dtype), (x.shape,)
 
     def backward(self, xp, gy, saved, needs):
-        (x,) = saved
-        H, W = x.shape[2:]
-        share = gy / self._divisor(xp, x)
-        border = xp.zeros_like(self.window.padded(xp, x, 0))
+        N, C, H, W = saved[0]
+        share = gy / self._divisor(xp, H, W, gy.dtype)
+        border = self.window.padded(xp, xp.zeros((N, C, H, W), gy.dtype), 0)
         for _, _, pixels in self.window.offsets(*gy.shape[2:]):
             border[pixels] += share
         return (self.window.unpadded(border, H, W),)
 
-    def _divisor(self, xp, x):
-        """Pixels in each window, an array (OH, OW) of x's dtype."""
+    def _divisor(self, xp, H, W, dtype):
+        """Pixels in each window, an array (OH, OW)."""
         if self.divisor_override is not None:
-            return xp.asarray(self.divisor_override, x.dtype)
+            return xp.asarray(self.divisor_override, dtype)
         counts = []
-        sizes = self.window.output_size(*x.shape[2:])
-        for axis, (n, size) in enumerate(zip(x.shape[2:], sizes, strict=True)):
+        for axis, (n, size) in enumerate(zip((H, W), self.window.output_size(H, W), strict=True)):
             p = self.window.padding[axis]
             start = xp.arange(size) * self.window.stride[axis] - p
             end = xp.minimum(start + self.window.kernel[axis], n + p)
             if not self.count_include_pad:
                 start, end = xp.maximum(start, 0), xp.minimum(end, n)
             counts.append(end - start)
-        return (counts[0][:, None] * counts[1]).astype(x.dtype)
+        return (counts[0][:, None] * counts[1]).astype(dtype)
 
 
 @dataclass(frozen=True)
@@ -104,14 +102,13 @@ class AdaptiveAvgPool2d(Op):
         y = xp.empty((*x.shape[:2], *self.output_size), x.dtype)
         for i, j, region in self._regions(*x.shape[2:]):
             y[:, :, i, j] = x[region].mean(axis=(2, 3))
-        return y, (x,)
+        return y, (x.shape,)
 
     def backward(self, xp, gy, saved, needs):
-        (x,) = saved
-        gx = xp.zeros(x.shape, gy.dtype)
-        for i, j, region in self._regions(*x.shape[2:]):
-            pixels = x[region][0, 0].size
-            gx[region] += gy[:, :, i, j, None, None] / pixels
+        gx = xp.zeros(saved[0], gy.dtype)
+        for i, j, region in self._regions(*gx.shape[2:]):
+            rows, columns = gx[region].shape[2:]
+            gx[region] += gy[:, :, i, j, None, None] / (rows * columns)
         return (gx,)
 
     def _regions(self, H, W):

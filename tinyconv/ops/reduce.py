@@ -1,5 +1,6 @@
 """Sums, means, maxima and minima over axes."""
 
+import math
 from dataclasses import dataclass
 
 from tinyconv.op import Op
@@ -12,10 +13,11 @@ class Reduction(Op):
     dim: tuple[int, ...] | None = None
     keepdim: bool = False
 
-    def _kept(self, a, x):
-        """The reduced array `a` with the axes of x, those that were reduced being 1."""
-        axes = range(x.ndim) if self.dim is None else [axis % x.ndim for axis in self.dim]
-        return a.reshape(tuple(1 if i in axes else n for i, n in enumerate(x.shape)))
+    def _kept(self, a, shape):
+        """The reduced array `a` with all axes of x's shape, those that were reduced being 1."""
+        ndim = len(shape)
+        axes = range(ndim) if self.dim is None else [axis % ndim for axis in self.dim]
+        return a.reshape(tuple(1 if i in axes else n for i, n in enumerate(shape)))
 
 
 @dataclass(frozen=True)
@@ -23,11 +25,11 @@ class Sum(Reduction):
     """y = sum of x over dim"""
 
     def forward(self, xp, x):
-        return xp.sum(x, axis=self.dim, keepdims=self.keepdim), (x,)
+        return xp.sum(x, axis=self.dim, keepdims=self.keepdim), (x.shape,)
 
     def backward(self, xp, gy, saved, needs):
-        (x,) = saved
-        return (xp.broadcast_to(self._kept(gy, x), x.shape),)
+        (shape,) = saved
+        return (xp.broadcast_to(self._kept(gy, shape), shape),)
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,12 @@ class Mean(Reduction):
     """y = mean of x over dim"""
 
     def forward(self, xp, x):
-        return xp.mean(x, axis=self.dim, keepdims=self.keepdim), (x,)
+        return xp.mean(x, axis=self.dim, keepdims=self.keepdim), (x.shape,)
 
     def backward(self, xp, gy, saved, needs):
-        (x,) = saved
-        share = self._kept(gy, x) * (gy.size / x.size)
-        return (xp.broadcast_to(share, x.shape),)
+        (shape,) = saved
+        share = self._kept(gy, shape) * (gy.size / math.prod(shape))
+        return (xp.broadcast_to(share, shape),)
 
 
 @dataclass(frozen=True)
@@ -52,21 +54,16 @@ class Amax(Reduction):
         return y, (x, y)
 
     def backward(self, xp, gy, saved, needs):
-        return (_to_extremes(xp, self, gy, *saved),)
+        x, y = saved
+        chosen = (x == self._kept(y, x.shape)).astype(gy.dtype)
+        equals = chosen.sum(axis=self.dim, keepdims=True)
+        return (self._kept(gy, x.shape) * chosen / equals,)
 
 
 @dataclass(frozen=True)
-class Amin(Reduction):
+class Amin(Amax):
     """y = smallest x over dim;  equal minima share the gradient evenly"""
 
     def forward(self, xp, x):
         y = xp.amin(x, axis=self.dim, keepdims=self.keepdim)
         return y, (x, y)
-
-    def backward(self, xp, gy, saved, needs):
-        return (_to_extremes(xp, self, gy, *saved),)
-
-
-def _to_extremes(xp, op, gy, x, y):
-    chosen = (x == op._kept(y, x)).astype(gy.dtype)
-    return op._kept(gy, x) * chosen / chosen.sum(axis=op.dim, keepdims=True)

@@ -26,6 +26,8 @@ class Optimizer:
     slots: tuple[str, ...] = ()
 
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
+        if isinstance(params, Tensor):
+            raise TypeError("params: a single tensor found, expected a list of tensors")
         groups = list(params)
         if not groups:
             raise ValueError("params: no parameters were given")
@@ -44,6 +46,8 @@ class Optimizer:
             )  # fmt: skip
             _check_settings(full)
             for p in full["params"]:
+                if not isinstance(p, Tensor):
+                    raise TypeError(f"params: {type(p).__name__} found, expected tensors")
                 if p in seen:
                     raise ValueError(f"params: a parameter of shape {p.shape} is given twice")
                 seen.add(p)

@@ -69,7 +69,8 @@ def pack(
         "settings": settings,
         "position": asdict(state.position),
         "history": state.history.to_json(),
-        "param_groups": moments["param_groups"],
+        # The other settings of a group never move, and are compared as settings.
+        "learning_rates": [group["lr"] for group in moments["param_groups"]],
         "scheduler": scheduler.state_dict() if scheduler else None,
         "random": backend.random_state(),
     }
@@ -105,7 +106,7 @@ def restore(
         history = History.from_json(metadata["history"])
         if len(history) != position.epoch - 1:
             raise ValueError(f"{len(history)} epochs in the history, in epoch {position.epoch}")
-        moments = _optimizer_state(arrays, metadata["param_groups"], optimizer)
+        moments = _optimizer_state(arrays, metadata["learning_rates"], optimizer)
         optimizer.load_state_dict(moments)
         if scheduler:
             scheduler.load_state_dict(metadata["scheduler"])
@@ -152,7 +153,7 @@ def _position(values: Any, steps: int) -> Position:
     return position
 
 
-def _optimizer_state(arrays: Arrays, groups: Any, optimizer: Optimizer) -> dict[str, Any]:
+def _optimizer_state(arrays: Arrays, rates: Any, optimizer: Optimizer) -> dict[str, Any]:
     """The argument of optimizer.load_state_dict: each parameter has all of its arrays or none."""
     found = _part(arrays, "optimizer.")
     expected: Arrays = {}
@@ -164,9 +165,11 @@ def _optimizer_state(arrays: Arrays, groups: Any, optimizer: Optimizer) -> dict[
                 expected[f"{number}.{slot}"] = parameter.numpy()
     if differences := first_differences(found, expected):
         raise ValueError(f"optimizer: {differences}")
-    for group in groups:
-        if not isinstance(group["lr"], int | float) or not 0 <= group["lr"] < math.inf:
-            raise ValueError(f"the learning rate is {group['lr']!r}")
+    groups = optimizer.state_dict()["param_groups"]
+    for group, rate in zip(groups, rates, strict=True):
+        if not isinstance(rate, int | float) or not 0 <= rate < math.inf:
+            raise ValueError(f"the learning rate is {rate!r}")
+        group["lr"] = rate
     state: dict[int, Arrays] = {}
     for key, array in found.items():
         index, _, name = key.partition(".")

@@ -69,4 +69,8 @@ class History:
                     raise ValueError(f"history, epoch {number}: {name} is {value!r}")
             if row["epoch"] != number:
                 raise ValueError(f"row {number} of the history is of epoch {row['epoch']}")
-        return cls([Epoch(**row) for row in rows])
+        history = cls([Epoch(**row) for row in rows])
+        validated = history.column("val_loss") + history.column("val_accuracy")
+        if None in validated and any(value is not None for value in validated):
+            raise ValueError("history: only a part of the validation figures is there")
+        return history

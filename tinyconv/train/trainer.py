@@ -134,6 +134,7 @@ class Trainer:
         with (
             ProgressReport(epochs, quiet=self.quiet) as report,
             Interrupts(enabled=self.checkpoint is not None) as interrupts,
+            np.errstate(over="ignore", invalid="ignore"),  # reported as TrainingDiverged
         ):
             run = _Run(self, train, validation, monitor, restore_best, report, interrupts)
             run.start(resume)
@@ -243,8 +244,7 @@ class _Run:
             step_began = time.perf_counter()
             long = trainer.checkpoint is not None and step_seconds > _LONG_STEP_SECONDS
             self.undo = self.pack() if long else None
-            hold = nullcontext() if long else self.interrupts.held()
-            with hold, np.errstate(over="ignore", invalid="ignore"):  # count() looks for them
+            with nullcontext() if long else self.interrupts.held():
                 loss, logits = trainer.step(batch.images, batch.labels)
                 self.count(batch, loss, logits)
                 if trainer.scheduler and trainer.scheduler_every == "step":

@@ -1,0 +1,1 @@
+"""tinyconv against PyTorch: the same inputs, and the same outputs and gradients."""

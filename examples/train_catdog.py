@@ -30,8 +30,9 @@ OPTIMIZERS = {"adam": tc.optim.Adam, "rmsprop": tc.optim.RMSprop, "sgd": tc.opti
 
 @dataclass(frozen=True)
 class CatDogSettings(Settings):
-    size: int | None = flag(None, "height and width in pixels (default: 256, drawn images 48)", int)
-    epochs: int | None = flag(None, "passes over the images (default: 10, drawn images 5)", int)
+    size: int = flag(0, "height and width in pixels (default: 256, of drawn images 48)")
+    epochs: int = flag(0, "passes over the images (default: 10, over drawn images 8)")
+    lr: float = flag(5e-4, "learning rate at the start; it falls to 0 along half a cosine")
     out: str = flag("runs/catdog", "folder of the model, result.json and the pictures")
     model: str = flag("catdog", "network", choices=("catdog", "catdog_notebook"))
     optimizer: str = flag("adam", "update rule", choices=tuple(OPTIMIZERS))
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> dict:
     settings = replace(
         settings,
         size=settings.size or (48 if drawn else 256),
-        epochs=settings.epochs or (5 if drawn else 10),
+        epochs=settings.epochs or (8 if drawn else 10),
     )
     with clear_errors():
         return train(settings)
@@ -57,9 +58,7 @@ def train(settings: CatDogSettings) -> dict:
     tc.use_backend(settings.backend)
     tc.manual_seed(settings.seed)
     train_set, test_set = data_sets(settings)
-    model = tc.models.create(
-        settings.model, num_classes=len(train_set.classes), size=settings.size
-    )
+    model = tc.models.create(settings.model, num_classes=len(train_set.classes), size=settings.size)
     optimizer = OPTIMIZERS[settings.optimizer](
         model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, l1=settings.l1
     )
@@ -95,9 +94,7 @@ def data_sets(settings: CatDogSettings) -> tuple[Dataset, Dataset]:
 
 def photos(folder: Path, settings: CatDogSettings) -> Dataset:
     """The photos of a folder; where its classes are called "cats" and "dogs", "cat" and "dog"."""
-    found = ImageFolder(
-        folder, settings.size, on_error=settings.on_error, workers=settings.workers
-    )
+    found = ImageFolder(folder, settings.size, on_error=settings.on_error, workers=settings.workers)
     print(found.report())
     if found.classes == ["cats", "dogs"]:
         found.classes = ["cat", "dog"]

@@ -334,6 +334,14 @@ def test_numpy_functions_do_not_take_tensors_silently():
         numpy.exp(leaf())
 
 
+def test_numpy_sees_the_values():
+    x = Tensor(numpy.array([[1.0, 2.0], [3.0, 4.0]]), requires_grad=True)
+    assert numpy.asarray(x) is x.data
+    assert numpy.array(x) is not x.data
+    assert numpy.asarray(x, numpy.float32).dtype == numpy.float32
+    assert numpy.asarray([x[0], x[1]]).tolist() == [[1, 2], [3, 4]]
+
+
 def test_item_len_ndim():
     x = Tensor(numpy.ones((2, 3)))
     assert (len(x), x.ndim, x.shape, x.dtype) == (2, 2, (2, 3), numpy.float64)

@@ -73,7 +73,7 @@ def array_module(array: Array) -> ModuleType:
 
 
 def asarray(value: Any, dtype: Any = None) -> Array:
-    """`value` as an array of the library in use, copied to its device only where it is not there."""
+    """`value` as an array of the library in use, copied only where it is not on its device."""
     return to_module(xp(), value, dtype)
 
 
@@ -94,7 +94,7 @@ def to_numpy(value: Any) -> numpy.ndarray:
 
 
 def synchronize() -> None:
-    """Wait until the device has finished what it was given; on the CPU there is nothing to wait for."""
+    """Wait until the device has finished what it was given; nothing to wait for on the CPU."""
     if backend_name() == "cupy":
         xp().cuda.get_current_stream().synchronize()
 

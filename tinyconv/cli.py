@@ -15,7 +15,7 @@ import numpy as np
 
 import tinyconv as tc
 from tinyconv import functional as F
-from tinyconv.data import Dataset, ImageFolder, find_mnist, list_images, mnist, read_image
+from tinyconv.data import Dataset, ImageFolder, list_images, mnist, read_image
 from tinyconv.errors import DataError
 from tinyconv.io import ModelCard, load_model
 from tinyconv.nn import Module
@@ -72,7 +72,7 @@ def _predict(options: argparse.Namespace) -> int:
         images, readable = [], []
         for path in paths[start : start + options.batch_size]:
             try:
-                images.append(_to_channels(read_image(path, card.size), card.channels))
+                images.append(read_image(path, card.size, card.channels))
                 readable.append(path)
             except DataError as error:
                 unreadable += 1
@@ -159,17 +159,20 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 def _labelled(folder: str, card: ModelCard) -> Dataset:
     """The labelled images of `folder`, their class numbers being those of the model."""
-    if Path(folder).is_dir() and find_mnist(folder):
-        return mnist(folder, train=False)
+    if any(Path(folder).glob("*ubyte*")):
+        dataset: Dataset = mnist(folder, train=False, classes=card.classes)
+        if dataset.image(0).shape != (*card.size, card.channels):
+            found, expected = dataset.image(0).shape, (*card.size, card.channels)
+            raise DataError(f"{folder}: images of shape {found}; the network takes {expected}")
+        return dataset
     dataset = ImageFolder(folder, card.size, channels=card.channels)
     numbers = {_singular(name): i for i, name in enumerate(card.classes)}
-    found = [numbers.get(_singular(name)) for name in dataset.classes]
-    if None in found:
+    if unknown := [name for name in dataset.classes if _singular(name) not in numbers]:
         raise DataError(
-            f"{folder}: has the classes {', '.join(dataset.classes)}; "
-            f"the network knows {', '.join(card.classes)}"
+            f"{folder}: has the class {unknown[0]!r}; the network knows {', '.join(card.classes)}"
         )
-    dataset.labels = np.array(found)[dataset.labels]
+    of_model = np.array([numbers[_singular(name)] for name in dataset.classes])
+    dataset.labels = of_model[dataset.labels]
     dataset.classes = list(card.classes)
     return dataset
 
@@ -177,7 +180,3 @@ def _labelled(folder: str, card: ModelCard) -> Dataset:
 def _singular(name: str) -> str:
     """A class name as it is compared: a folder "Cats" is the class "cat"."""
     return name.lower().removesuffix("s")
-
-
-def _to_channels(image: np.ndarray, channels: int) -> np.ndarray:
-    return image if image.shape[2] == channels else image

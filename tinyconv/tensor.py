@@ -73,30 +73,24 @@ class Tensor:
     __array_ufunc__ = None  # so that `array * tensor` comes to Tensor.__rmul__
 
     data: Array
-    requires_grad: bool
-    grad: Tensor | None
-    node: Node | None
+    requires_grad: bool = False
+    grad: Tensor | None = None
+    node: Node | None = None
 
     def __init__(self, data: Any, requires_grad: bool = False) -> None:
         if not hasattr(data, "dtype"):
             data = numpy.asarray(data)
             data = data.astype(numpy.float32) if data.dtype == numpy.float64 else data
-        self._set(asarray(data))
+        self.data = asarray(data)
         if requires_grad and self.data.dtype.kind != "f":
             raise TypeError(f"requires_grad: only floats have gradients, found {self.data.dtype}")
         self.requires_grad = requires_grad
-
-    def _set(self, data: Array) -> None:
-        self.data = data
-        self.requires_grad = False
-        self.grad = None
-        self.node = None
 
     @classmethod
     def _of(cls, data: Array) -> Tensor:
         """A tensor around an op's result (NumPy's full sums are scalars, not arrays)."""
         tensor = Tensor.__new__(Tensor)
-        tensor._set(numpy.asarray(data) if isinstance(data, numpy.generic) else data)
+        tensor.data = numpy.asarray(data) if isinstance(data, numpy.generic) else data
         return tensor
 
     # Backward -------------------------------------------------------------------------------------
@@ -169,6 +163,9 @@ class Tensor:
     def numpy(self) -> numpy.ndarray:
         """The values as a NumPy array (shared with the tensor on the CPU)."""
         return to_numpy(self.data)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> numpy.ndarray:
+        return numpy.array(self.numpy(), dtype, copy=copy)
 
     def item(self) -> float | int:
         """The value of a tensor that holds exactly one."""

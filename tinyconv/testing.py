@@ -14,7 +14,10 @@ from tinyconv.tensor import Tensor
 
 
 def relative_error(found: Any, expected: Any) -> float:
-    """The largest difference of two arrays, divided by the largest value of `expected`."""
+    """The largest difference of two arrays, divided by the largest value of `expected`.
+
+    Infinity where a difference is NaN. Raises ValueError for arrays of different shapes.
+    """
     found, expected = numpy.asarray(found), numpy.asarray(expected)
     if found.shape != expected.shape:
         raise ValueError(f"shapes {found.shape} and {expected.shape} differ")

@@ -26,7 +26,7 @@ class Parity:
         self.worst = worst
 
     def equal(self, ours: Any, theirs: Any, what: str = "value", rtol: float | None = None) -> None:
-        """Assert that two arrays agree; with `rtol`, to that part of the largest value."""
+        """Assert that two arrays agree; with `rtol`, to that share of the largest value."""
         ours, theirs = to_numpy(ours), to_numpy(theirs)
         assert ours.dtype == theirs.dtype, what
         assert ours.shape == theirs.shape, what
@@ -34,18 +34,18 @@ class Parity:
             numpy.testing.assert_array_equal(ours, theirs, what)
             return
         finite = numpy.isfinite(theirs)
-        largest = float(numpy.abs(theirs[finite]).max(initial=0))
-        difference = numpy.abs(ours[finite] - theirs[finite]).max(initial=0)
-        key = f"{ours.dtype} {what}"
-        error = float(difference) / max(1, largest)
-        if not self.worst.get(key, 0) >= error:
-            self.worst[key] = error
+        scale = float(numpy.abs(theirs[finite]).max(initial=0))
         if rtol is None:
+            scale = max(1, scale)
             rtol, atol = TOLERANCES[ours.dtype.name]
-            atol *= max(1, largest)
         else:
-            rtol, atol = 0, rtol * largest
-        numpy.testing.assert_allclose(ours, theirs, rtol, atol, err_msg=what)
+            rtol, atol = 0, rtol
+        numpy.testing.assert_allclose(ours, theirs, rtol, atol * scale, err_msg=what)
+        error = float(numpy.abs(ours[finite] - theirs[finite]).max(initial=0)) / (scale or 1)
+        self.note(ours.dtype.name, error)
+
+    def note(self, dtype: str, error: float) -> None:
+        self.worst[dtype] = max(self.worst.get(dtype, 0), error)
 
     def check(
         self,

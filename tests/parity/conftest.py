@@ -24,10 +24,12 @@ def pytest_terminal_summary(terminalreporter, config):
     found = {group: errors for group, errors in config.stash[WORST].items() if errors}
     if not found or config.get_verbosity() < 1:
         return
-    terminalreporter.section("worst errors against PyTorch, divided by max(1, largest value)")
+    terminalreporter.section(
+        "worst errors against PyTorch, as a share of the largest value (or of 1)"
+    )
     for group, errors in sorted(found.items()):
-        parts = [f"{what} {error:.1e}" for what, error in sorted(errors.items())]
-        terminalreporter.write_line(f"{group:50}  {', '.join(parts)}")
+        columns = [f"{dtype} {errors[dtype]:.1e}" for dtype in sorted(errors, reverse=True)]
+        terminalreporter.write_line(f"{group:60}  {'  '.join(columns)}")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Layers and networks: outputs, gradients, running statistics, initial weights, state dictionaries."""
+"""Layers and networks: outputs, gradients, statistics, initial weights, state dictionaries."""
 
 import collections
 
@@ -6,16 +6,18 @@ import numpy as np
 import pytest
 
 import tinyconv
+import tinyconv.functional as F
 from tinyconv import Tensor, nn
 
 torch = pytest.importorskip("torch")
 
-from .compare import torch_tensor  # noqa: E402
+from .compare import drawn, torch_tensor  # noqa: E402
 
 # Each is made of tinyconv.nn and of torch.nn.
 LAYERS = {
     "Conv2d": (lambda nn: nn.Conv2d(3, 4, 3), (2, 3, 7, 6)),
-    "Conv2d all": (lambda nn: nn.Conv2d(4, 6, (3, 2), (2, 1), (1, 2), (1, 2), 2, False), (2, 4, 9, 8)),
+    "Conv2d all": (
+        lambda nn: nn.Conv2d(4, 6, (3, 2), (2, 1), (1, 2), (1, 2), 2, False), (2, 4, 9, 8)),
     "Conv2d same": (lambda nn: nn.Conv2d(2, 3, 3, padding="same"), (2, 2, 5, 5)),
     "Linear": (lambda nn: nn.Linear(5, 3), (4, 5)),
     "Linear no bias": (lambda nn: nn.Linear(5, 3, bias=False), (2, 4, 5)),
@@ -91,6 +93,43 @@ def test_layer(parity, name, dtype):
         check_state(parity, ours, theirs)
 
 
+def drawn_network(draw):
+    """Up to 4 blocks of convolution, batch norm, activation and pooling, then a linear layer."""
+    C, side, calls = 3, 16, []
+    for _ in range(draw.integer(1, 4)):
+        O, k, stride = 2 * draw.integer(1, 3), draw.integer(1, 3), draw.integer(1, 2)
+        block = [
+            ("Conv2d", (C, O, k, stride, k // 2, 1, 1, draw.chance(0.5))),
+            ("BatchNorm2d", (O,)),
+            (draw.one_of("ReLU", "ReLU6", "Tanh", "Sigmoid", "LeakyReLU"), ()),
+        ]
+        side = (side + 2 * (k // 2) - k) // stride + 1
+        if side >= 2 and draw.chance(0.5):
+            block.append((draw.one_of("MaxPool2d", "AvgPool2d"), (2, 1)))
+            side -= 1
+        order = draw.rng.permutation(len(block) - 1) + 1  # what follows the convolution, shuffled
+        calls += [block[0], *(block[i] for i in order)]
+        C = O
+    head = [("AdaptiveAvgPool2d", (2,)), ("Flatten", ()), ("Linear", (4 * C, 3))]
+    return lambda nn: nn.Sequential(*(getattr(nn, name)(*a) for name, a in (*calls, *head)))
+
+
+@drawn(40)
+def test_drawn_networks(parity, draw):
+    """A loss, the gradients of all weights and of the images, and the running statistics."""
+    ours, theirs = pair_of(drawn_network(draw), "float64")
+    images, labels = draw.normal(4, 3, 16, 16), draw.rng.integers(0, 3, 4)
+    parity.check(
+        lambda x: F.cross_entropy(ours(x), labels),
+        lambda x: torch.nn.functional.cross_entropy(theirs(x), torch.from_numpy(labels)),
+        images,
+        dtypes=["float64"],
+    )
+    for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
+        parity.equal(p.grad, q.grad, "weight's gradient")
+    check_state(parity, ours, theirs)
+
+
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_dropout_in_evaluation(parity, dtype):
     x = np.random.default_rng(0).standard_normal((3, 4)).astype(dtype)
@@ -99,7 +138,9 @@ def test_dropout_in_evaluation(parity, dtype):
 
 
 LOSSES = {
-    "CrossEntropyLoss": lambda nn, a: nn.CrossEntropyLoss(a, 1, "sum", label_smoothing=0.2),
+    "CrossEntropyLoss": lambda nn, a: nn.CrossEntropyLoss(
+        a, ignore_index=1, reduction="sum", label_smoothing=0.2
+    ),
     "CrossEntropyLoss plain": lambda nn, a: nn.CrossEntropyLoss(),
     "NLLLoss": lambda nn, a: nn.NLLLoss(a, ignore_index=1, reduction="none"),
     "NLLLoss plain": lambda nn, a: nn.NLLLoss(),
@@ -108,17 +149,10 @@ LOSSES = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:.*'reduce' args will be deprecated")
 @pytest.mark.parametrize("name", LOSSES)
 def test_loss(parity, name):
     weight = np.array([0.5, 1.0, 2.0])
-
-    def theirs(nn, a):
-        if name == "CrossEntropyLoss":
-            return nn.CrossEntropyLoss(a, ignore_index=1, reduction="sum", label_smoothing=0.2)
-        return LOSSES[name](nn, a)
-
-    ours, reference = LOSSES[name](nn, weight), theirs(torch.nn, torch.from_numpy(weight))
+    ours, reference = LOSSES[name](nn, weight), LOSSES[name](torch.nn, torch.from_numpy(weight))
     target = np.array([0, 1, 2, 2])
     if name.startswith("BCE"):
         target = np.random.default_rng(1).random((4, 3))
@@ -176,7 +210,7 @@ def test_state_dicts_are_exchangeable(parity, make):
     rng = np.random.default_rng(0)
     for convert in (lambda value: value.numpy(), lambda value: value):
         for value in theirs.state_dict().values():
-            value.copy_(torch.from_numpy(rng.random(value.shape) * 9))
+            value.copy_(torch.from_numpy(np.asarray(rng.random(value.shape) * 9)))
         ours.load_state_dict({key: convert(value) for key, value in theirs.state_dict().items()})
         check_state(parity, ours, theirs)
     # Ours into theirs.
@@ -213,9 +247,9 @@ def test_initial_weights(name):
     bound = 1 / np.sqrt(fan_in)
     for state in (make(nn).state_dict(), make(torch.nn).state_dict()):
         for values in state.values():
-            values = np.sort(np.asarray(values).ravel()) / bound
-            n = values.size
+            values = np.asarray(values)
             assert values.dtype == np.float32
+            values, n = np.sort(values.ravel()) / bound, values.size
             assert np.abs(values).max() <= 1 + 1e-6
             assert abs(values.var() - 1 / 3) < 5 * np.sqrt(4 / 45 / n)
             # Kolmogorov and Smirnov's distance from the uniform distribution.

@@ -38,7 +38,7 @@ class ImageFolder(Dataset):
     found before a training begins. on_error="stop" then raises one DataError that lists them;
     "skip" leaves them out and keeps (path, reason) of each in `skipped`. `report()` says what was
     found. Images stay in memory as far as `cache_bytes` reach; the others are read again at each
-    use. `size` is that of `read_image`; without it each image keeps its own.
+    use. `size` and `channels` are those of `read_image`; without a size each image keeps its own.
 
     Raises DataError for a missing folder, no class folder or only one, and a class without images.
     """
@@ -50,11 +50,13 @@ class ImageFolder(Dataset):
         on_error: Literal["stop", "skip"] = "stop",
         cache_bytes: int = 2 * 2**30,
         workers: int = 2,
+        channels: int = 3,
     ) -> None:
         if on_error not in ("stop", "skip"):
             raise ValueError(f"on_error is {on_error!r}; expected 'stop' or 'skip'")
         self.root = Path(root)
         self.size = None if size is None else as_height_width(size)
+        self.channels = channels
         folders, self.ignored = _class_folders(self.root)
         self.classes = [folder.name for folder in folders]
         self.paths: list[Path] = []
@@ -67,7 +69,7 @@ class ImageFolder(Dataset):
     def image(self, index: int) -> np.ndarray:
         if 0 <= index < len(self._cache):
             return self._cache[index]
-        return read_image(self.paths[index], self.size)
+        return read_image(self.paths[index], self.size, self.channels)
 
     def name(self, index: int) -> str:
         return self.paths[index].name
@@ -111,7 +113,7 @@ class ImageFolder(Dataset):
     def _read_images(self, cache_bytes: int, workers: int, on_error: str) -> None:
         def read(path: Path) -> np.ndarray | DataError:
             try:
-                return read_image(path, self.size)
+                return read_image(path, self.size, self.channels)
             except DataError as error:
                 return error
 

@@ -1,4 +1,4 @@
-"""One image file into one uint8 RGB array, whatever the file holds."""
+"""One image file into one uint8 array, RGB or grey, whatever the file holds."""
 
 from __future__ import annotations
 
@@ -31,8 +31,10 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())
 _PILLOW_SILENT = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
 
-def read_image(path: PathLike, size: int | tuple[int, int] | None = None) -> np.ndarray:
-    """The image in the file `path` as uint8 (H, W, 3) RGB.
+def read_image(
+    path: PathLike, size: int | tuple[int, int] | None = None, channels: int = 3
+) -> np.ndarray:
+    """The image in the file `path` as uint8 (H, W, channels): 3 for RGB, 1 for grey.
 
     It is turned upright by its EXIF orientation; grey, palette and CMYK become RGB, 16-bit grey is
     scaled to 8 bits, transparency is laid on white, and of an animation the first frame is taken.
@@ -40,14 +42,17 @@ def read_image(path: PathLike, size: int | tuple[int, int] | None = None) -> np.
     antialiased). Raises DataError for anything that is not a whole image of one of FORMATS, and
     for more than MAX_PIXELS before decoding.
     """
+    if channels not in (1, 3):
+        raise ValueError(f"channels is {channels!r}; expected 1 (grey) or 3 (RGB)")
     height_width = None if size is None else as_height_width(size)
     path = check_file(path)
     _silence_pillow()
     try:
         with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
-            return _decode(image, height_width)
+            upright = _decode(image, height_width)
     except Exception as error:  # Pillow's readers raise whatever broken bytes lead them to
         raise DataError(f"{path}: {_reason(error)}") from error
+    return np.array(upright) if channels == 3 else np.array(upright.convert("L"))[:, :, None]
 
 
 def as_height_width(size: int | tuple[int, int]) -> tuple[int, int]:
@@ -58,7 +63,7 @@ def as_height_width(size: int | tuple[int, int]) -> tuple[int, int]:
     return pair
 
 
-def _decode(image: Image.Image, height_width: tuple[int, int] | None) -> np.ndarray:
+def _decode(image: Image.Image, height_width: tuple[int, int] | None) -> Image.Image:
     if 0 in image.size:
         raise DataError(f"an image of {image.width} x {image.height} pixels")
     if image.width * image.height > MAX_PIXELS:
@@ -74,7 +79,7 @@ def _decode(image: Image.Image, height_width: tuple[int, int] | None) -> np.ndar
         rgb = rgb.transpose(turn)
     if height_width is not None:
         rgb = rgb.resize(height_width[::-1], Image.Resampling.BILINEAR)
-    return np.array(rgb)
+    return rgb
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

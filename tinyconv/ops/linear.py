@@ -21,14 +21,10 @@ class Linear(Op):
 
     def backward(self, xp, gy, saved, needs):
         x, w = saved
-        gx = gw = gb = None
         rows = gy.reshape(-1, gy.shape[-1])
-        if needs[0]:
-            gx = gy @ w
-        if needs[1]:
-            gw = rows.T @ x.reshape(-1, x.shape[-1])
-        if needs[2]:
-            gb = rows.sum(axis=0)
+        gx = gy @ w if needs[0] else None
+        gw = rows.T @ x.reshape(-1, x.shape[-1]) if needs[1] else None
+        gb = rows.sum(axis=0) if needs[2] else None
         return gx, gw, gb
 
 

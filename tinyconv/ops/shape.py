@@ -1,6 +1,7 @@
 """Operations that move values without changing them."""
 
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from tinyconv.op import Op
@@ -43,13 +44,8 @@ class Concatenate(Op):
         return xp.concatenate(inputs, axis=self.dim), tuple(x.shape[self.dim] for x in inputs)
 
     def backward(self, xp, gy, saved, needs):
-        gradients, start = [], 0
-        for size, needed in zip(saved, needs, strict=True):
-            part = [slice(None)] * gy.ndim
-            part[self.dim] = slice(start, start + size)
-            gradients.append(gy[tuple(part)] if needed else None)
-            start += size
-        return tuple(gradients)
+        parts = xp.split(gy, list(accumulate(saved[:-1])), axis=self.dim)
+        return tuple(part if needed else None for part, needed in zip(parts, needs, strict=True))
 
 
 @dataclass(frozen=True)

@@ -71,14 +71,14 @@ class SGDUpdate(Update):
 class AdamUpdate(Update):
     """m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2;  p -= lr m' / (sqrt(v') + eps)
 
-    with m' = m / (1 - b1^t), v' = v / (1 - b2^t); amsgrad takes the largest v so far. `decoupled`
-    is AdamW: p -= lr weight_decay p, apart from the gradient. Sources: Kingma and Ba, 2014,
+    with m' = m / (1 - b1^t), v' = v / (1 - b2^t); amsgrad takes the largest v so far. `shrink` is
+    AdamW's weight decay, apart from the gradient: p -= lr shrink p. Sources: Kingma and Ba, 2014,
     arXiv:1412.6980; Loshchilov and Hutter, 2017, arXiv:1711.05101; Reddi et al., 2018 (amsgrad).
     """
 
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
-    decoupled: bool = False
+    shrink: float = 0.0
     amsgrad: bool = False
 
     mutates: ClassVar[tuple[int, ...]] = (0, 4, 5, 6)
@@ -87,8 +87,8 @@ class AdamUpdate(Update):
         b1, b2 = self.betas
         step_size = (lr / (1 - b1**t)).astype(p.dtype)
         correction = xp.sqrt(1 - b2**t).astype(p.dtype)
-        if self.decoupled:
-            p *= (1 - lr * self.weight_decay).astype(p.dtype)
+        if self.shrink:
+            p *= (1 - lr * self.shrink).astype(p.dtype)
         g = self._gradient(xp, p, g)
         m += (1 - b1) * (g - m)
         v *= b2
@@ -98,12 +98,6 @@ class AdamUpdate(Update):
             v = v_max
         p -= step_size * m / (xp.sqrt(v) / correction + self.eps)
         return None, ()
-
-    def _gradient(self, xp, p, g):
-        if not self.decoupled:
-            return super()._gradient(xp, p, g)
-        g = -g if self.maximize else g
-        return g + self.l1 * xp.sign(p) if self.l1 else g
 
 
 @dataclass(frozen=True)

@@ -37,9 +37,11 @@ class Adam(Optimizer):
         return self.slots if group["amsgrad"] else self.slots[:2]
 
     def update(self, group: dict[str, Any]) -> AdamUpdate:
+        decay = group["weight_decay"]
+        l2, shrink = (0.0, decay) if self.decoupled else (decay, 0.0)
         return AdamUpdate(
-            group["weight_decay"], group["l1"], group["maximize"],
-            tuple(group["betas"]), group["eps"], self.decoupled, group["amsgrad"],
+            l2, group["l1"], group["maximize"],
+            tuple(group["betas"]), group["eps"], shrink, group["amsgrad"],
         )  # fmt: skip
 
 

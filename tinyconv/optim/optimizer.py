@@ -76,11 +76,12 @@ class Optimizer:
                 if p.grad is None:
                     continue
                 xp = array_module(p.data)
-                state = self.state.get(p)
-                if state is None:
-                    state = {"step": xp.zeros((), xp.float64)}
-                    state.update((name, xp.zeros_like(p.data)) for name in used)
-                    self.state[p] = state
+                if p not in self.state:
+                    self.state[p] = {"step": xp.zeros((), xp.float64)}
+                state = self.state[p]
+                for name in used:
+                    if name not in state:
+                        state[name] = xp.zeros_like(p.data)
                 if xp not in rates:
                     rates[xp] = xp.asarray(group["lr"], xp.float64)
                 run(CountStep(), state["step"])
@@ -104,15 +105,19 @@ class Optimizer:
         return {"state": state, "param_groups": groups}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what state_dict() gave. Raises ValueError where groups or shapes differ."""
+        """Take over what state_dict() gave. Raises ValueError where it does not fit."""
         sizes = [len(group["params"]) for group in self.param_groups]
         found = [len(group["params"]) for group in state["param_groups"]]
         if sizes != found:
             raise ValueError(f"param_groups: {found} parameters found, expected {sizes}")
         params = self._all_params()
         for number, slots in state["state"].items():
+            if int(number) not in range(len(params)):
+                raise ValueError(f"state: {number} found, expected 0 to {len(params) - 1}")
             p = params[int(number)]
             for name, a in slots.items():
+                if name not in ("step", *self.slots):
+                    raise ValueError(f"state {number}: {type(self).__name__} has no {name!r}")
                 expected = () if name == "step" else p.shape
                 if numpy.shape(a) != expected:
                     raise ValueError(
@@ -120,10 +125,14 @@ class Optimizer:
                     )
         for group, saved in zip(self.param_groups, state["param_groups"], strict=True):
             group.update((key, value) for key, value in saved.items() if key != "params")
-        self.state = {
-            params[int(number)]: {name: asarray(numpy.array(a)) for name, a in slots.items()}
-            for number, slots in state["state"].items()
-        }
+        self.state = {}
+        for number, slots in state["state"].items():
+            p = params[int(number)]
+            # PyTorch counts steps in float32, which is too short for powers of beta.
+            self.state[p] = {
+                name: asarray(numpy.array(a, numpy.float64 if name == "step" else p.dtype))
+                for name, a in slots.items()
+            }
 
 
 def _check_settings(group: dict[str, Any]) -> None:

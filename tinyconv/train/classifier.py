@@ -1,4 +1,4 @@
-"""From a network and two data sets to a trained, saved and tested classifier: the examples' frame."""
+"""From a network and two data sets to a trained, tested and saved classifier."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import tinyconv
 from tinyconv import functional as F
 from tinyconv.backend import backend_name
 from tinyconv.data import Dataset, Loader
-from tinyconv.errors import BackendError, DataError, ShapeError
+from tinyconv.errors import BackendError
 from tinyconv.io import ModelCard, atomic_write, save_model
 from tinyconv.nn import Module
 from tinyconv.optim import Optimizer
@@ -45,7 +45,7 @@ def train_classifier(
     augment: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None,
     loss: Loss = F.cross_entropy,
 ) -> dict[str, Any]:
-    """Train `model` as the settings say, then test, save and show it; returns what result.json holds.
+    """Train `model` as the settings say, then test, save and show it; returns what result.json has.
 
     A tenth of `train` is held out as the validation set, by which early stopping goes; `test` is
     looked at once, at the end. `mean` and `std` normalise each channel, (x / 255 - mean) / std.
@@ -109,7 +109,7 @@ def clear_errors() -> Iterator[None]:
     """End the program with one line and exit code 1 for errors that the user can put right."""
     try:
         yield
-    except (DataError, BackendError, ShapeError, TrainingDiverged) as error:
+    except (ValueError, BackendError, TrainingDiverged) as error:
         sys.exit(f"error: {error}")
 
 

@@ -6,7 +6,7 @@ import argparse
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 
 def flag(default: Any, help: str, kind: type | None = None, **options: Any) -> Any:
@@ -22,7 +22,7 @@ class Settings:
     """What can be chosen on the command line of every example."""
 
     data: str | None = flag(None, "folder of the data set (default: built-in drawn images)", str)
-    size: int | None = flag(None, "height and width of the images, in pixels", int)
+    size: int = flag(64, "height and width of the images, in pixels")
     epochs: int = flag(10, "passes over the training images")
     batch_size: int = flag(32, "images in a step")
     lr: float = flag(1e-3, "learning rate")
@@ -36,7 +36,7 @@ class Settings:
         None, "stop after this many epochs without a better validation loss", int
     )
     workers: int = flag(2, "threads that read and augment images")
-    on_error: str = flag(
+    on_error: Literal["stop", "skip"] = flag(
         "stop", "what to do with images that cannot be read", choices=("stop", "skip")
     )
     out: str = flag("runs/example", "folder of the model, result.json and the pictures")
@@ -66,7 +66,7 @@ def parse(kind: type[S], description: str | None, arguments: Sequence[str] | Non
             action = argparse.BooleanOptionalAction if f.default else "store_true"
             parser.add_argument(name, default=f.default, action=action, help=text)
             continue
-        if f.default is not None:
+        if f.default is not None and "default" not in text:
             text += f" (default: {f.default})"
         if value_type in (int, float):
             least = 0 if f.name in ("seed", "workers", "lr") or value_type is float else 1

@@ -1,0 +1,105 @@
+"""The networks by name: shapes, numbers of parameters by hand, and errors."""
+
+import json
+
+import numpy
+import pytest
+
+import tinyconv
+from tinyconv import models, nn
+
+
+def count(model):
+    return sum(p.data.size for p in model.parameters())
+
+
+def conv(inputs, outputs, kernel_size, bias=True):
+    return inputs * outputs * kernel_size**2 + bias * outputs
+
+
+def linear(inputs, outputs):
+    return inputs * outputs + outputs
+
+
+@pytest.mark.parametrize(("size", "left"), [(16, 1), (33, 2), (64, 4), (250, 15)])
+def test_catdog(size, left):
+    model = models.create("catdog", size=size)
+    expected = (
+        conv(3, 32, 3) + conv(32, 64, 3) + conv(64, 128, 3) + conv(128, 256, 3) + conv(256, 256, 3)
+        + 2 * (32 + 64 + 128 + 256 + 256)  # batch norms
+        + linear(256 * left * left, 256) + linear(256, 128) + linear(128, 32) + linear(32, 2)
+    )  # fmt: skip
+    assert count(model) == expected
+    if size <= 64:
+        assert model(numpy.zeros((2, 3, size, size), numpy.float32)).shape == (2, 2)
+
+
+def test_catdog_at_256():
+    assert count(models.create("catdog", conv_bias=False)) == 17_794_530 - 736
+    kinds = [type(m).__name__ for m in models.create("catdog", size=16)]
+    assert kinds.count("Conv2d") == 5
+    assert kinds.count("BatchNorm2d") == 5
+    assert kinds.count("MaxPool2d") == 4
+    assert kinds.count("Linear") == 4
+    assert kinds.count("Tanh") == 3
+
+
+def test_catdog_notebook():
+    model = models.create("catdog_notebook", size=190)
+    expected = (
+        conv(3, 64, 3) + conv(64, 128, 3) + conv(128, 256, 3) + conv(256, 256, 3)
+        + conv(256, 512, 3) + conv(512, 512, 3) + 2 * (64 + 128 + 256 + 256 + 512 + 512)
+        + linear(512, 512) + linear(512, 64) + linear(64, 2)
+    )  # fmt: skip
+    assert count(model) == expected
+    # Six times (n - 2) // 2: 190 leaves one pixel, 256 two by two, and with that 2048 features.
+    original = models.create("catdog_notebook")
+    assert next(m for m in original if isinstance(m, nn.Linear)).in_features == 2048
+    assert model.eval()(numpy.zeros((1, 3, 190, 190), numpy.float32)).shape == (1, 2)
+
+
+@pytest.mark.parametrize(("size", "left"), [(28, 4), (16, 1), (33, 5)])
+def test_lenet(size, left):
+    model = models.create("lenet_mnist", size=size)
+    expected = (
+        conv(1, 6, 5) + conv(6, 16, 5)
+        + linear(16 * left * left, 120) + linear(120, 84) + linear(84, 10)
+    )  # fmt: skip
+    assert count(model) == expected
+    assert model(numpy.zeros((2, 1, size, size), numpy.float32)).shape == (2, 10)
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_classes_channels_and_architecture(name):
+    size = 190 if name == "catdog_notebook" else 16
+    options = {"num_classes": 7, "size": size, "in_channels": 2}
+    model = models.create(name, **options)
+    first, last = model[0], model[-1]
+    assert first.in_channels == 2
+    assert last.out_features == 7
+    architecture = json.loads(json.dumps(model.architecture))
+    assert architecture.items() >= {"name": name, **options}.items()
+    again = models.create(**architecture)
+    again.load_state_dict(model.state_dict())
+    assert repr(again) == repr(model)
+
+
+def test_without_the_biases_before_batch_norm():
+    model = models.create("catdog", size=16, conv_bias=False)
+    assert "0.bias" not in model.state_dict()
+    assert count(models.create("catdog", size=16)) - count(model) == 32 + 64 + 128 + 256 + 256
+
+
+def test_errors():
+    with pytest.raises(ValueError, match="model: 'resnet' found, expected one of catdog, "):
+        models.create("resnet")
+    with pytest.raises(TypeError, match="width"):
+        models.create("catdog", width=2)
+    with pytest.raises(tinyconv.ShapeError, match=r"size 15 found.*at least 16"):
+        models.create("catdog", size=15)
+    with pytest.raises(tinyconv.ShapeError, match=r"size 189 found.*at least 190"):
+        models.create("catdog_notebook", size=189)
+    with pytest.raises(tinyconv.ShapeError, match="does not fit"):
+        models.create("lenet_mnist", size=15)
+    with pytest.raises(tinyconv.ShapeError, match=r"layer '20' Linear.*\(1, 1024\).*\(256, 256\)"):
+        models.create("catdog", size=16)(numpy.zeros((1, 3, 32, 32), numpy.float32))

@@ -114,6 +114,32 @@ def test_kernel_error_finds_a_forward_that_saves_something_else():
     assert kernel_error(ReLU(), X) > 0
 
 
+def test_kernel_error_finds_kernels_that_agree_with_each_other_alone():
+    @register(ReLU, "forward", when=always)
+    def saves_the_input_shifted(op, xp, x):
+        return xp.maximum(x, 0), (x + 2,)
+
+    @register(ReLU, "backward", when=always)
+    def reads_the_input_shifted(op, xp, gy, saved, needs):
+        return (gy * (saved[0] > 2),)
+
+    assert kernel_error(ReLU(), X) > 0
+
+
+def test_kernel_error_runs_the_reference_backward_on_what_a_kernel_saved():
+    @register(ReLU, "forward", when=always)
+    def saves_a_mask_too(op, xp, x):
+        y = xp.maximum(x, 0)
+        return y, (y + 2, y > 0)
+
+    @register(ReLU, "backward", when=always)
+    def takes_either(op, xp, gy, saved, needs):
+        return (gy * (saved[1] if len(saved) > 1 else saved[0] > 0),)
+
+    with pytest.raises(ValueError, match="too many values"):
+        kernel_error(ReLU(), X)
+
+
 def test_kernel_error_finds_a_wrong_update():
     @register(SGDUpdate, "forward", when=always)
     def too_far(op, xp, p, g, lr, t, v):

@@ -13,7 +13,7 @@ import numpy
 
 from tinyconv.backend import Array, array_module, dropout_stream, to_module, to_numpy
 from tinyconv.errors import ShapeError
-from tinyconv.ops import activation, conv, elementwise, image, loss, norm, pool, shape
+from tinyconv.ops import activation, conv, image, loss, norm, pool, shape
 from tinyconv.ops import dropout as dropout_ops
 from tinyconv.ops import linear as linear_ops
 from tinyconv.ops.window import Window, conv_output_size
@@ -321,14 +321,12 @@ def log_softmax(x: Any, dim: int) -> Tensor:
 
 def maximum(a: Any, b: Any) -> Tensor:
     """The larger of two values, element by element."""
-    a = _tensor(a)
-    return apply(elementwise.Maximum(), a, a._other(b))
+    return _tensor(a).maximum(b)
 
 
 def minimum(a: Any, b: Any) -> Tensor:
     """The smaller of two values, element by element."""
-    a = _tensor(a)
-    return apply(elementwise.Minimum(), a, a._other(b))
+    return _tensor(a).minimum(b)
 
 
 # Shapes -------------------------------------------------------------------------------------------
@@ -375,6 +373,7 @@ def cross_entropy(
     x: Any,
     target: Any,
     weight: Any = None,
+    *,
     ignore_index: int = -100,
     reduction: Reduction = "mean",
     label_smoothing: float = 0.0,
@@ -394,6 +393,7 @@ def nll_loss(
     x: Any,
     target: Any,
     weight: Any = None,
+    *,
     ignore_index: int = -100,
     reduction: Reduction = "mean",
 ) -> Tensor:
@@ -439,6 +439,7 @@ def binary_cross_entropy_with_logits(
     x: Any,
     target: Any,
     weight: Any = None,
+    *,
     reduction: Reduction = "mean",
     pos_weight: Any = None,
 ) -> Tensor:

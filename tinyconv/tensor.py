@@ -160,12 +160,12 @@ class Tensor:
 
     # Looking at values ----------------------------------------------------------------------------
 
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> numpy.ndarray:
+        return numpy.array(self.numpy(), dtype, copy=copy)
+
     def numpy(self) -> numpy.ndarray:
         """The values as a NumPy array (shared with the tensor on the CPU)."""
         return to_numpy(self.data)
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> numpy.ndarray:
-        return numpy.array(self.numpy(), dtype, copy=copy)
 
     def item(self) -> float | int:
         """The value of a tensor that holds exactly one."""
@@ -191,42 +191,50 @@ class Tensor:
         grad = ", requires_grad=True" if self.requires_grad else ""
         return f"Tensor({values}, dtype={self.dtype}{grad})"
 
+    def _operand(self, value: Any) -> Tensor:
+        """A number or an array that stands beside this tensor in an operation, on its device."""
+        float_number = isinstance(value, float | numpy.floating) and self.dtype.kind == "f"
+        same = float_number or isinstance(value, int | numpy.integer)
+        return Tensor._of(to_module(array_module(self.data), value, self.dtype if same else None))
+
     # Arithmetic -----------------------------------------------------------------------------------
 
-    def _other(self, value: Any) -> Any:
-        """An operand beside this tensor: a number takes its dtype, an array comes to its device."""
-        if isinstance(value, Tensor):
-            return value
-        whole = isinstance(value, int | numpy.integer)
-        number = whole or (isinstance(value, float | numpy.floating) and self.dtype.kind == "f")
-        return to_module(array_module(self.data), value, self.dtype if number else None)
-
     def __add__(self, other: Any) -> Tensor:
-        return apply(elementwise.Add(), self, self._other(other))
+        return _binary(elementwise.Add(), self, other)
 
     def __sub__(self, other: Any) -> Tensor:
-        return apply(elementwise.Subtract(), self, self._other(other))
+        return _binary(elementwise.Subtract(), self, other)
 
     def __mul__(self, other: Any) -> Tensor:
-        return apply(elementwise.Multiply(), self, self._other(other))
+        return _binary(elementwise.Multiply(), self, other)
 
     def __truediv__(self, other: Any) -> Tensor:
-        return apply(elementwise.Divide(), self, self._other(other))
+        return _binary(elementwise.Divide(), self, other)
 
     def __rsub__(self, other: Any) -> Tensor:
-        return apply(elementwise.Subtract(), self._other(other), self)
+        return _binary(elementwise.Subtract(), other, self)
 
     def __rtruediv__(self, other: Any) -> Tensor:
-        return apply(elementwise.Divide(), self._other(other), self)
+        return _binary(elementwise.Divide(), other, self)
 
     def __matmul__(self, other: Any) -> Tensor:
-        other = self._other(other)
+        other = other if isinstance(other, Tensor) else Tensor(other)
         if self.ndim < 2 or other.ndim < 2 or self.shape[-1] != other.shape[-2]:
             raise ShapeError(f"matmul: shapes {self.shape} and {other.shape} do not fit")
-        return apply(linear.MatMul(), self, other)
+        return _binary(linear.MatMul(), self, other)
 
     __radd__ = __add__
     __rmul__ = __mul__
+
+    def maximum(self, other: Any) -> Tensor:
+        return _binary(elementwise.Maximum(), self, other)
+
+    def minimum(self, other: Any) -> Tensor:
+        return _binary(elementwise.Minimum(), self, other)
+
+    def astype(self, dtype: Any) -> Tensor:
+        """The values in another dtype; between floats the gradient flows back."""
+        return apply(elementwise.Cast(numpy.dtype(dtype)), self)
 
     def __pow__(self, exponent: float) -> Tensor:
         return apply(elementwise.Power(float(exponent)), self)
@@ -302,6 +310,20 @@ def _calls_up_to(last: Node) -> list[Node]:
             found.add(node)
             waiting.extend(source for source in node.inputs if isinstance(source, Node))
     return sorted(found, key=lambda node: node.number, reverse=True)
+
+
+def _binary(op: Op, a: Any, b: Any) -> Tensor:
+    """`op` of two tensors, or of one and an array or number.
+
+    Numbers and whole-number arrays take the dtype of a float tensor beside them, as in PyTorch.
+    """
+    tensor = a if isinstance(a, Tensor) else b
+    a, b = (x if isinstance(x, Tensor) else tensor._operand(x) for x in (a, b))
+    if a.dtype.kind == "f" != b.dtype.kind:
+        b = b.astype(a.dtype)
+    elif b.dtype.kind == "f" != a.dtype.kind:
+        a = a.astype(b.dtype)
+    return apply(op, a, b)
 
 
 def _numbers(given: tuple[Any, ...]) -> tuple[int, ...]:

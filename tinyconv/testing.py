@@ -66,7 +66,7 @@ def gradient_error(
 def kernel_error(op: Op, *inputs: Array, needs: Sequence[bool] | None = None) -> float:
     """The worst relative error of what run() gives for `op` to its reference, both directions.
 
-    The backward is run on what each of the two forwards saved: any forward must go with any
+    Both backwards are run on what each of the two forwards saved: any forward must go with any
     backward. Inputs that the op writes to are compared too. `needs` says which gradients are asked
     for; by default those of all float inputs that the op does not write to.
     """
@@ -87,8 +87,12 @@ def kernel_error(op: Op, *inputs: Array, needs: Sequence[bool] | None = None) ->
                 for i, x in enumerate(inputs)
             ]
         gy = xp.asarray(generator().standard_normal(y_reference.shape), y_reference.dtype)
-        expected = op.backward(xp, gy, saved_reference, tuple(needs))
-        for kept in (saved, saved_reference):
-            found = run_backward(op, gy, kept, tuple(needs))
+        needs = tuple(needs)
+        expected = op.backward(xp, gy, saved_reference, needs)
+        for found in (
+            run_backward(op, gy, saved, needs),
+            run_backward(op, gy, saved_reference, needs),
+            op.backward(xp, gy, saved, needs),
+        ):
             pairs += [(a, b) for a, b in zip(found, expected, strict=True) if b is not None]
     return max(relative_error(to_numpy(a), to_numpy(b)) for a, b in pairs)

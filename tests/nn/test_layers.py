@@ -55,18 +55,26 @@ LAYERS = [
     (nn.Dropout(0.3).eval(), X, lambda x: x, "Dropout(p=0.3)"),
     (nn.CrossEntropyLoss(), (ROWS, LABELS), F.cross_entropy, "CrossEntropyLoss()"),
     (
-        nn.CrossEntropyLoss(numpy.arange(1.0, 5), 3, "sum", 0.1), (ROWS, LABELS),
-        lambda x, t: F.cross_entropy(x, t, numpy.arange(1.0, 5), 3, "sum", 0.1), None,
+        nn.CrossEntropyLoss(
+            numpy.arange(1.0, 5), ignore_index=3, reduction="sum", label_smoothing=0.1
+        ),
+        (ROWS, LABELS),
+        lambda x, t: F.cross_entropy(
+            x, t, numpy.arange(1.0, 5), ignore_index=3, reduction="sum", label_smoothing=0.1
+        ),
+        None,
     ),
     (
-        nn.NLLLoss(numpy.arange(1.0, 5), 3, "none"), (ROWS, LABELS),
-        lambda x, t: F.nll_loss(x, t, numpy.arange(1.0, 5), 3, "none"), None,
+        nn.NLLLoss(numpy.arange(1.0, 5), ignore_index=3, reduction="none"), (ROWS, LABELS),
+        lambda x, t: F.nll_loss(x, t, numpy.arange(1.0, 5), ignore_index=3, reduction="none"), None,
     ),
     (
-        nn.BCEWithLogitsLoss(numpy.ones(4) / 2, "sum", numpy.arange(1.0, 5)),
+        nn.BCEWithLogitsLoss(
+            numpy.ones(4) / 2, reduction="sum", pos_weight=numpy.arange(1.0, 5)
+        ),
         (ROWS, numpy.abs(ROWS)),
         lambda x, t: F.binary_cross_entropy_with_logits(
-            x, t, numpy.ones(4) / 2, "sum", numpy.arange(1.0, 5)
+            x, t, numpy.ones(4) / 2, reduction="sum", pos_weight=numpy.arange(1.0, 5)
         ),
         None,
     ),

@@ -201,12 +201,14 @@ def softmax_cross_entropy(
     at: Attributes, x: Tensor, target: Tensor, weight: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     reduction, ignore = at.get("reduction", "mean"), at.get("ignore_index", -100)
-    return F.cross_entropy(x, target, weight, ignore, reduction), F.log_softmax(x, 1)
+    return F.cross_entropy(
+        x, target, weight, ignore_index=ignore, reduction=reduction
+    ), F.log_softmax(x, 1)
 
 
 def nll(at: Attributes, x: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
     reduction, ignore = at.get("reduction", "mean"), at.get("ignore_index", -100)
-    return F.nll_loss(x, target, weight, ignore, reduction)
+    return F.nll_loss(x, target, weight, ignore_index=ignore, reduction=reduction)
 
 
 # Arithmetic and reductions ------------------------------------------------------------------------

@@ -9,6 +9,8 @@ import tinyconv
 import tinyconv.functional as F
 from tinyconv.tensor import Tensor
 
+from .drawing import pairs, values
+
 
 def conv_by_loops(x, w, b, gy, stride, padding, dilation, groups):
     """y, gx, gw, gb from the formula; gy is called with y's shape."""
@@ -28,15 +30,6 @@ def conv_by_loops(x, w, b, gy, stride, padding, dilation, groups):
             gx[n, c, r, s] += w[o, k, u, v] * gy[n, o, i, j]
             gw[o, k, u, v] += x[n, c, r, s] * gy[n, o, i, j]
     return y, gx, gw, gy.sum(axis=(0, 2, 3))
-
-
-def values(shape, dtype=numpy.float64):
-    """Numbers in +-1 that repeat with no short period."""
-    return numpy.sin(numpy.arange(1.0, numpy.prod(shape) + 1) ** 2).reshape(shape).astype(dtype)
-
-
-def pairs(low, high):
-    return st.tuples(st.integers(low, high), st.integers(low, high))
 
 
 @given(

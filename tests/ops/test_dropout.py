@@ -83,6 +83,11 @@ def test_dropout_zeroes_and_scales(backend):
     assert numpy.allclose(x.grad.numpy(), kept / 0.6, rtol=1e-15)
 
 
+def test_a_number_equal_to_the_probability_keeps_its_value():
+    p = number(0, 0)
+    assert F.dropout(numpy.ones(1), p).item() == 1 / (1 - p)
+
+
 def test_each_call_draws_its_own_mask():
     x = numpy.ones(1000)
     first, second = F.dropout(x).numpy(), F.dropout(x).numpy()

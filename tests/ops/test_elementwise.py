@@ -107,3 +107,19 @@ def test_the_rest():
 def test_shapes_that_do_not_broadcast():
     with pytest.raises(ValueError, match=r"\(2,\) \(3,\)"):
         Tensor(numpy.ones(2)) + numpy.ones(3)
+
+
+def test_cast_between_floats_carries_the_gradient_back(backend):
+    x = Tensor(numpy.array([1.5, -2.5], numpy.float32), requires_grad=True)
+    y = x.astype(numpy.float64)
+    assert y.dtype == numpy.float64
+    (y * numpy.array([3.0, 4.0])).sum().backward()
+    assert x.grad.dtype == numpy.float32
+    assert x.grad.numpy().tolist() == [3, 4]
+
+
+def test_whole_numbers_take_the_dtype_of_a_float_beside_them(backend):
+    x = Tensor(numpy.array([1.5, -2.5], numpy.float32))
+    for whole in (numpy.array([2, 4]), Tensor(numpy.array([2, 4])), 2, numpy.int64(2)):
+        assert (x * whole).dtype == numpy.float32
+        assert (whole - x).dtype == numpy.float32

@@ -271,6 +271,7 @@ CASES = {
         f"exponent {e}": (lambda x, e=e: x**e, positive(3, 4)) for e in (0, 1, 2, 3, 0.5, -1, -1.5)
     } | {"negative base": (lambda x: x**3, normal(5))},
     elementwise.Negative: {"": (lambda x: -x, normal(3, 4))},
+    elementwise.Cast: {"": (lambda x: x.astype(x.dtype), normal(3, 4))},
     elementwise.Absolute: {"": (lambda x: x.abs(), distinct(3, 4))},
     elementwise.Exp: {"": (lambda x: x.exp(), normal(3, 4))},
     elementwise.Log: {"": (lambda x: x.log(), positive(3, 4))},

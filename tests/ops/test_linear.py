@@ -9,9 +9,7 @@ import tinyconv
 import tinyconv.functional as F
 from tinyconv.tensor import Tensor
 
-
-def values(shape, dtype=numpy.float64):
-    return numpy.sin(numpy.arange(1.0, numpy.prod(shape) + 1) ** 2).reshape(shape).astype(dtype)
+from .drawing import values
 
 
 @given(

@@ -11,9 +11,7 @@ import tinyconv
 import tinyconv.functional as F
 from tinyconv.tensor import Tensor
 
-
-def values(shape, dtype=numpy.float64):
-    return numpy.sin(numpy.arange(1.0, numpy.prod(shape) + 1) ** 2).reshape(shape).astype(dtype)
+from .drawing import values
 
 
 def log_softmax(row):
@@ -80,7 +78,12 @@ def test_cross_entropy(
         x = x.T[None]
         target = target.T[None]
     found = F.cross_entropy(
-        x, target, weight if weighted else None, ignore_index, reduction, smoothing
+        x,
+        target,
+        weight if weighted else None,
+        ignore_index=ignore_index,
+        reduction=reduction,
+        label_smoothing=smoothing,
     )
     tolerance = 1e-12 if dtype == numpy.float64 else 2e-6
     assert found.dtype == dtype
@@ -90,8 +93,9 @@ def test_cross_entropy(
 def test_nll_loss_is_cross_entropy_without_the_softmax(backend):
     x, labels, weight = values((4, 3)) * 5, numpy.array([0, 2, 1, 2]), numpy.array([1, 2, 0.5])
     for reduction in ("mean", "sum", "none"):
-        expected = F.cross_entropy(x, labels, weight, 1, reduction)
-        found = F.nll_loss(F.log_softmax(x, 1), labels, weight, 1, reduction)
+        settings = {"ignore_index": 1, "reduction": reduction}
+        expected = F.cross_entropy(x, labels, weight, **settings)
+        found = F.nll_loss(F.log_softmax(x, 1), labels, weight, **settings)
         assert numpy.allclose(found.numpy(), expected.numpy(), rtol=1e-14)
 
 

@@ -13,6 +13,8 @@ from tinyconv.ops.pool import MaxPool2d
 from tinyconv.ops.window import Window
 from tinyconv.tensor import Tensor
 
+from .drawing import pairs, values
+
 
 def positions(n, k, s, p, d, ceil_mode):
     """The pixels of each window along an axis, those in the border too."""
@@ -52,19 +54,11 @@ def avg_pool_by_loops(x, gy, rows, columns, padding, count_include_pad, divisor_
     return y, gx
 
 
-def values(shape, dtype=numpy.float64):
-    return numpy.sin(numpy.arange(1.0, numpy.prod(shape) + 1) ** 2).reshape(shape).astype(dtype)
-
-
 def agree(y, x, expected, dtype):
     tolerance = 1e-12 if dtype == numpy.float64 else 1e-5
     for found, wanted in zip((y, x.grad), expected, strict=True):
         assert found.dtype == dtype
         assert numpy.allclose(found.numpy(), wanted, rtol=tolerance, atol=tolerance)
-
-
-def pairs(low, high):
-    return st.tuples(st.integers(low, high), st.integers(low, high))
 
 
 def fits(size, kernel, padding, dilation=(1, 1)):
@@ -172,6 +166,14 @@ def test_a_window_of_minus_infinity_has_a_valid_index_and_gradient(backend):
     assert x.grad.numpy()[0, 0, ::2, ::2].tolist() == [[1, 0], [0, 0]]
     # Positions in the 3x3 windows: the first that is not in the border.
     assert winner.tolist() == [[[[4, 3], [1, 0]]]]
+
+
+def test_a_dilated_window_of_minus_infinity(backend):
+    # Rows of the three windows: -2 0 2 4, -1 1 3 5, 0 2 4 6; the first inside: 0, 1, 0.
+    x = Tensor(numpy.full((1, 1, 5, 5), -numpy.inf), requires_grad=True)
+    F.max_pool2d(x, 4, stride=1, padding=2, dilation=2).backward(numpy.ones((1, 1, 3, 3)))
+    rows = numpy.array([2, 1, 0, 0, 0])
+    assert numpy.array_equal(x.grad.numpy()[0, 0], numpy.outer(rows, rows))
 
 
 def test_nan_passes_through_max_pool(backend):

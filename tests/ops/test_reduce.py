@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from tinyconv.tensor import Tensor
 
+from .drawing import values
+
 PYTHON = {"sum": math.fsum, "mean": lambda v: math.fsum(v) / len(v), "amax": max, "amin": min}
 
 
@@ -30,7 +32,7 @@ def test_against_loops(method, shape, keepdim, data, dtype, backend):
             ),
         )
     )
-    x = numpy.sin(numpy.arange(1.0, numpy.prod(shape) + 1) ** 2).reshape(shape).astype(dtype)
+    x = values(shape, dtype)
     reduced = range(len(shape)) if dim is None else [a % len(shape) for a in numpy.atleast_1d(dim)]
     groups: dict[tuple[int, ...], list[float]] = {}
     for index in numpy.ndindex(*shape):

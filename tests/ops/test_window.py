@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 import tinyconv
 from tinyconv.ops.window import Window, col2im, conv_output_size, im2col
 
+from .drawing import pairs
+
 
 def windows_counted(n, kernel_size, stride, padding, dilation, ceil_mode):
     """How many windows there are, found by putting one after another."""
@@ -59,10 +61,6 @@ def test_ceil_mode_drops_a_window_that_starts_behind_the_image():
 def test_it_is_public():
     assert tinyconv.conv_output_size(28, 5, 1, 2) == 28
     assert tinyconv.functional.conv_output_size is tinyconv.conv_output_size
-
-
-def pairs(low, high):
-    return st.tuples(st.integers(low, high), st.integers(low, high))
 
 
 @given(

@@ -1,4 +1,4 @@
-"""Activation layers."""
+"""Activation layers. `inplace` is taken for PyTorch's sake and changes nothing."""
 
 from __future__ import annotations
 
@@ -12,12 +12,18 @@ from tinyconv.tensor import Tensor
 class ReLU(Module):
     """max(x, 0)"""
 
+    def __init__(self, inplace: bool = False) -> None:
+        super().__init__()
+
     def forward(self, x: Any) -> Tensor:
         return F.relu(x)
 
 
 class ReLU6(Module):
     """min(max(x, 0), 6)"""
+
+    def __init__(self, inplace: bool = False) -> None:
+        super().__init__()
 
     def forward(self, x: Any) -> Tensor:
         return F.relu6(x)
@@ -26,7 +32,7 @@ class ReLU6(Module):
 class LeakyReLU(Module):
     """x where x > 0, else negative_slope * x"""
 
-    def __init__(self, negative_slope: float = 0.01) -> None:
+    def __init__(self, negative_slope: float = 0.01, inplace: bool = False) -> None:
         super().__init__()
         self.negative_slope = negative_slope
 

@@ -10,9 +10,12 @@ from tinyconv.tensor import Tensor
 
 
 class Dropout(Module):
-    """In training each value is 0 with probability p, else divided by 1 - p; see F.dropout."""
+    """In training each value is 0 with probability p, else divided by 1 - p; see F.dropout.
 
-    def __init__(self, p: float = 0.5) -> None:
+    `inplace` is taken for PyTorch's sake and changes nothing.
+    """
+
+    def __init__(self, p: float = 0.5, inplace: bool = False) -> None:
         super().__init__()
         if not 0 <= p <= 1:
             raise ValueError(f"p: {p} found, expected a probability from 0 to 1")

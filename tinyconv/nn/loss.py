@@ -15,6 +15,7 @@ class CrossEntropyLoss(Module):
     def __init__(
         self,
         weight: Any = None,
+        *,
         ignore_index: int = -100,
         reduction: F.Reduction = "mean",
         label_smoothing: float = 0.0,
@@ -26,7 +27,12 @@ class CrossEntropyLoss(Module):
 
     def forward(self, x: Any, target: Any) -> Tensor:
         return F.cross_entropy(
-            x, target, self.weight, self.ignore_index, self.reduction, self.label_smoothing
+            x,
+            target,
+            self.weight,
+            ignore_index=self.ignore_index,
+            reduction=self.reduction,
+            label_smoothing=self.label_smoothing,
         )
 
 
@@ -34,21 +40,23 @@ class NLLLoss(Module):
     """Negative log-likelihood of log-probabilities (N, C) and class numbers; see F.nll_loss."""
 
     def __init__(
-        self, weight: Any = None, ignore_index: int = -100, reduction: F.Reduction = "mean"
+        self, weight: Any = None, *, ignore_index: int = -100, reduction: F.Reduction = "mean"
     ) -> None:
         super().__init__()
         self.register_buffer("weight", weight)
         self.ignore_index, self.reduction = ignore_index, reduction
 
     def forward(self, x: Any, target: Any) -> Tensor:
-        return F.nll_loss(x, target, self.weight, self.ignore_index, self.reduction)
+        return F.nll_loss(
+            x, target, self.weight, ignore_index=self.ignore_index, reduction=self.reduction
+        )
 
 
 class BCEWithLogitsLoss(Module):
     """Binary cross-entropy of logits; see F.binary_cross_entropy_with_logits."""
 
     def __init__(
-        self, weight: Any = None, reduction: F.Reduction = "mean", pos_weight: Any = None
+        self, weight: Any = None, *, reduction: F.Reduction = "mean", pos_weight: Any = None
     ) -> None:
         super().__init__()
         self.register_buffer("weight", weight)
@@ -57,5 +65,5 @@ class BCEWithLogitsLoss(Module):
 
     def forward(self, x: Any, target: Any) -> Tensor:
         return F.binary_cross_entropy_with_logits(
-            x, target, self.weight, self.reduction, self.pos_weight
+            x, target, self.weight, reduction=self.reduction, pos_weight=self.pos_weight
         )

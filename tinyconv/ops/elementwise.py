@@ -1,6 +1,7 @@
 """Arithmetic element by element, with broadcasting."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from tinyconv.op import Op
 
@@ -84,6 +85,19 @@ class Power(Op):
 
 
 @dataclass(frozen=True)
+class Cast(Op):
+    """y = x in another dtype"""
+
+    dtype: Any
+
+    def forward(self, xp, x):
+        return x.astype(self.dtype), (x.dtype,)
+
+    def backward(self, xp, gy, saved, needs):
+        return (gy.astype(saved[0]),)
+
+
+@dataclass(frozen=True)
 class Negative(Op):
     """y = -x"""
 
@@ -149,27 +163,21 @@ class Maximum(Op):
     """y = max(a, b);  where they are equal, each gets half of the gradient"""
 
     def forward(self, xp, a, b):
-        return xp.maximum(a, b), (a, b)
+        y = xp.maximum(a, b)
+        return y, (a, b, y)
 
     def backward(self, xp, gy, saved, needs):
-        a, b = saved
-        return _to_the_chosen(xp, gy, a > b, a, b, needs)
+        a, b, y = saved
+        a_share = xp.where(a == b, 0.5, a == y).astype(gy.dtype)
+        ga = sum_to(gy * a_share, a.shape) if needs[0] else None
+        gb = sum_to(gy * (1 - a_share), b.shape) if needs[1] else None
+        return ga, gb
 
 
 @dataclass(frozen=True)
-class Minimum(Op):
+class Minimum(Maximum):
     """y = min(a, b);  where they are equal, each gets half of the gradient"""
 
     def forward(self, xp, a, b):
-        return xp.minimum(a, b), (a, b)
-
-    def backward(self, xp, gy, saved, needs):
-        a, b = saved
-        return _to_the_chosen(xp, gy, a < b, a, b, needs)
-
-
-def _to_the_chosen(xp, gy, a_chosen, a, b, needs):
-    share = xp.where(a == b, 0.5, a_chosen).astype(gy.dtype)
-    ga = sum_to(gy * share, a.shape) if needs[0] else None
-    gb = sum_to(gy * (1 - share), b.shape) if needs[1] else None
-    return ga, gb
+        y = xp.minimum(a, b)
+        return y, (a, b, y)

@@ -1,0 +1,1 @@
+"""The ops against loops over every index, written from the formulas."""

@@ -73,12 +73,12 @@ def test_im2col_and_col2im(size, kernel, stride, padding, dilation, N, C):
     assume(H + 2 * ph > dh * (KH - 1) and W + 2 * pw > dw * (KW - 1))
     x = numpy.arange(1.0, N * C * H * W + 1).reshape(N, C, H, W)
     OH, OW = window.output_size(H, W)
-    columns = numpy.zeros((N, C * KH * KW, OH * OW))
+    columns = numpy.zeros((C * KH * KW, N * OH * OW))
     met = numpy.zeros_like(x)
     for n, c, u, v, i, j in numpy.ndindex(N, C, KH, KW, OH, OW):
         h, w = i * sh + u * dh - ph, j * sw + v * dw - pw
         if 0 <= h < H and 0 <= w < W:
-            columns[n, (c * KH + u) * KW + v, i * OW + j] = x[n, c, h, w]
+            columns[(c * KH + u) * KW + v, (n * OH + i) * OW + j] = x[n, c, h, w]
             met[n, c, h, w] += 1
     assert numpy.array_equal(im2col(numpy, x, window), columns)
     # Each pixel comes back as often as a window met it; those that none met, as 0.

@@ -19,7 +19,7 @@ class ReLU(Op):
 
     def backward(self, xp, gy, saved, needs):
         (y,) = saved
-        return (xp.where(y <= 0, xp.zeros_like(gy), gy),)
+        return (xp.where(y <= 0, 0, gy),)
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class ReLU6(Op):
 
     def backward(self, xp, gy, saved, needs):
         (y,) = saved
-        return (xp.where((y <= 0) | (y >= 6), xp.zeros_like(gy), gy),)
+        return (xp.where((y <= 0) | (y >= 6), 0, gy),)
 
 
 @dataclass(frozen=True)

@@ -24,27 +24,27 @@ class Conv2d(Op):
         G, N, O = self.groups, len(x), len(w)
         window = self._window(w)
         OH, OW = window.output_size(*x.shape[2:])
-        columns = im2col(xp, x, window).reshape(N, G, w[0].size, OH * OW)
-        y = w.reshape(G, O // G, -1) @ columns  # (N, G, O/G, OH*OW)
-        y = y.reshape(N, O, OH, OW)
+        columns = im2col(xp, x, window).reshape(G, w[0].size, N * OH * OW)
+        y = w.reshape(G, O // G, -1) @ columns  # (G, O/G, N*OH*OW)
         if b is not None:
-            y += b.reshape(1, O, 1, 1)
-        return y, (x, w)
+            y += b.reshape(G, O // G, 1)
+        y = y.reshape(O, N, OH, OW).swapaxes(0, 1)
+        return xp.ascontiguousarray(y), (x, w)
 
     def backward(self, xp, gy, saved, needs):
         x, w = saved
         G, (N, O, OH, OW) = self.groups, gy.shape
         window = self._window(w)
         gx = gw = gb = None
-        gy_rows = gy.reshape(N, G, O // G, OH * OW)
+        gy = gy.swapaxes(0, 1).reshape(G, O // G, N * OH * OW)
         if needs[0]:
-            columns = w.reshape(G, O // G, -1).swapaxes(1, 2) @ gy_rows  # each window's share of gx
+            columns = w.reshape(G, O // G, -1).swapaxes(1, 2) @ gy  # each window's share of gx
             gx = col2im(xp, columns, x.shape, window)
         if needs[1]:
-            columns = im2col(xp, x, window).reshape(N, G, w[0].size, OH * OW)
-            gw = (gy_rows @ columns.swapaxes(2, 3)).sum(axis=0).reshape(w.shape)
+            columns = im2col(xp, x, window).reshape(G, w[0].size, N * OH * OW)
+            gw = (gy @ columns.swapaxes(1, 2)).reshape(w.shape)
         if needs[2]:
-            gb = gy.sum(axis=(0, 2, 3))
+            gb = gy.sum(axis=2).reshape(O)
         return gx, gw, gb
 
     def _window(self, w):
@@ -58,11 +58,11 @@ class Unfold(Op):
     window: Window
 
     def forward(self, xp, x):
-        return im2col(xp, x, self.window), (x.shape,)
+        return _by_image(im2col(xp, x, self.window), len(x)), (x.shape,)
 
     def backward(self, xp, gy, saved, needs):
         (shape,) = saved
-        return (col2im(xp, gy, shape, self.window),)
+        return (col2im(xp, gy.swapaxes(0, 1), shape, self.window),)
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,12 @@ class Fold(Op):
     def forward(self, xp, columns):
         KH, KW = self.window.kernel
         shape = (len(columns), columns.shape[1] // (KH * KW), *self.output_size)
-        return col2im(xp, columns, shape, self.window), ()
+        return col2im(xp, columns.swapaxes(0, 1), shape, self.window), ()
 
     def backward(self, xp, gy, saved, needs):
-        return (im2col(xp, gy, self.window),)
+        return (_by_image(im2col(xp, gy, self.window), len(gy)),)
+
+
+def _by_image(columns, N):
+    """The matrix (C*KH*KW, N*OH*OW) as one matrix (C*KH*KW, OH*OW) for each image."""
+    return columns.reshape(len(columns), N, -1).swapaxes(0, 1)

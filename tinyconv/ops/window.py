@@ -78,28 +78,28 @@ class Window:
 
 
 def im2col(xp, x, window):
-    """Every window of x as one column of a matrix: (N, C, H, W) -> (N, C*KH*KW, OH*OW)."""
+    """Every window of x as one column of a matrix: (N, C, H, W) -> (C*KH*KW, N*OH*OW)."""
     N, C, H, W = x.shape
     KH, KW = window.kernel
     OH, OW = window.output_size(H, W)
-    border = window.padded(xp, x, 0)
-    columns = xp.empty((N, C, KH, KW, OH, OW), x.dtype)
+    border = window.padded(xp, x, 0).swapaxes(0, 1)  # (C, N, ...): channels become rows
+    columns = xp.empty((C, KH, KW, N, OH, OW), x.dtype)
     for u, v, pixels in window.offsets(OH, OW):
-        columns[:, :, u, v] = border[pixels]
-    return columns.reshape(N, C * KH * KW, OH * OW)
+        columns[:, u, v] = border[pixels]
+    return columns.reshape(C * KH * KW, N * OH * OW)
 
 
 def col2im(xp, columns, shape, window):
     """The transpose of im2col: each entry is added to the pixel that it was copied from.
 
-    `columns` (N, C*KH*KW, OH*OW), `shape` the image's (N, C, H, W). Pixels that no window met stay
+    `columns` (C*KH*KW, N*OH*OW), `shape` the image's (N, C, H, W). Pixels that no window met stay
     zero; within one (u, v) no pixel occurs twice, so the sum needs no atomics and has one order.
     """
     N, C, H, W = shape
     KH, KW = window.kernel
     OH, OW = window.output_size(H, W)
-    columns = columns.reshape(N, C, KH, KW, OH, OW)
-    border = xp.zeros_like(window.padded(xp, xp.empty(shape, columns.dtype), 0))
+    columns = columns.reshape(C, KH, KW, N, OH, OW)
+    border = window.padded(xp, xp.zeros((C, N, H, W), columns.dtype), 0)
     for u, v, pixels in window.offsets(OH, OW):
-        border[pixels] += columns[:, :, u, v]
-    return window.unpadded(border, H, W)
+        border[pixels] += columns[:, u, v]
+    return xp.ascontiguousarray(window.unpadded(border, H, W).swapaxes(0, 1))

@@ -3,7 +3,7 @@
 Without --data it trains on built-in drawn cats and dogs, in about a minute. With --data it trains
 on a folder of photos, one folder per class, also in Kaggle's layout:
 
-    python examples/train_catdog.py --data DATA/cats_vs_dogs --size 64 --epochs 16
+    python examples/train_catdog.py --data DATA/cats_vs_dogs --size 64 --batch-size 32 --epochs 12
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ OPTIMIZERS = {"adam": tc.optim.Adam, "rmsprop": tc.optim.RMSprop, "sgd": tc.opti
 @dataclass(frozen=True)
 class CatDogSettings(Settings):
     size: int = flag(0, "height and width in pixels (default: 256, of drawn images 48)")
-    epochs: int = flag(0, "passes over the images (default: 10, over drawn images 8)")
+    epochs: int = flag(0, "passes over the images (default: 10, over drawn images 7)")
+    batch_size: int = flag(20, "images in a step")
     lr: float = flag(5e-4, "learning rate at the start; it falls to 0 along half a cosine")
     out: str = flag("runs/catdog", "folder of the model, result.json and the pictures")
     model: str = flag("catdog", "network", choices=("catdog", "catdog_notebook"))
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> dict:
     settings = replace(
         settings,
         size=settings.size or (48 if drawn else 256),
-        epochs=settings.epochs or (8 if drawn else 10),
+        epochs=settings.epochs or (7 if drawn else 10),
     )
     with clear_errors():
         return train(settings)

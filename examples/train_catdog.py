@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import tinyconv as tc
 from tinyconv.data import (
@@ -25,7 +26,12 @@ from tinyconv.data import (
 from tinyconv.train import Settings, clear_errors, flag, parse, train_classifier
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of photos: ImageNet's, as is usual
-OPTIMIZERS = {"adam": tc.optim.Adam, "rmsprop": tc.optim.RMSprop, "sgd": tc.optim.SGD}
+OPTIMIZERS = {
+    "adam": tc.optim.Adam,
+    "adamw": tc.optim.AdamW,
+    "rmsprop": tc.optim.RMSprop,
+    "sgd": tc.optim.SGD,
+}
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,12 @@ class CatDogSettings(Settings):
     epochs: int = flag(0, "passes over the images (default: 10, over drawn images 7)")
     batch_size: int = flag(20, "images in a step")
     lr: float = flag(5e-4, "learning rate at the start; it falls to 0 along half a cosine")
-    out: str = flag("runs/catdog", "folder of the model, result.json and the pictures")
+    out: str = flag(
+        "", "folder of the results (default: runs/catdog, of drawn images runs/catdog-drawn)"
+    )
+    on_error: Literal["stop", "skip"] = flag(
+        "stop", "what to do where photos cannot be read", choices=("stop", "skip")
+    )
     model: str = flag("catdog", "network", choices=("catdog", "catdog_notebook"))
     optimizer: str = flag("adam", "update rule", choices=tuple(OPTIMIZERS))
     l1: float = flag(0.0, "weight of the L1 penalty on the weights")
@@ -49,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> dict:
     settings = replace(
         settings,
         size=settings.size or (48 if drawn else 256),
+        out=settings.out or ("runs/catdog-drawn" if drawn else "runs/catdog"),
         epochs=settings.epochs or (7 if drawn else 10),
     )
     with clear_errors():
@@ -89,6 +101,7 @@ def data_sets(settings: CatDogSettings) -> tuple[Dataset, Dataset]:
     train_folder, test_folder = find_splits(settings.data)
     train_set = photos(train_folder, settings)
     if test_folder is None:
+        print(f"no test folder beside {train_folder}: a fifth of its photos is held out for it")
         return train_set.split(0.2, settings.seed)
     return train_set, photos(test_folder, settings)
 

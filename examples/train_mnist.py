@@ -9,7 +9,7 @@ MNIST's four idx files (or any files of that kind), as they are or gzipped:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import tinyconv as tc
 from tinyconv.data import Dataset, drawn_digits, mnist
@@ -22,21 +22,25 @@ MEAN, STD = (0.5,), (0.5,)  # brings pixels to [-1, 1]
 class MnistSettings(Settings):
     size: int = flag(28, "height and width of the drawn digits, in pixels; MNIST's are 28")
     epochs: int = flag(10, "passes over the training images")
-    out: str = flag("runs/mnist", "folder of the model, result.json and the pictures")
+    out: str = flag(
+        "", "folder of the results (default: runs/mnist, of drawn digits runs/mnist-drawn)"
+    )
     drawn_images: int = flag(6000, "training images to draw where there is no --data")
 
 
 def main(arguments: Sequence[str] | None = None) -> dict:
     settings = parse(MnistSettings, __doc__, arguments)
+    folder = "runs/mnist-drawn" if settings.data is None else "runs/mnist"
     with clear_errors():
-        return train(settings)
+        return train(replace(settings, out=settings.out or folder))
 
 
 def train(settings: MnistSettings) -> dict:
     tc.use_backend(settings.backend)
     tc.manual_seed(settings.seed)
     train_set, test_set = data_sets(settings)
-    model = tc.models.create("lenet_mnist", num_classes=10, size=train_set.image(0).shape[0])
+    settings = replace(settings, size=train_set.image(0).shape[0])
+    model = tc.models.create("lenet_mnist", num_classes=10, size=settings.size)
     optimizer = tc.optim.Adam(model.parameters(), lr=settings.lr)
     return train_classifier(
         settings,

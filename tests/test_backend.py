@@ -48,8 +48,8 @@ def test_cupy_is_not_installed(monkeypatch):
     message = str(caught.value)
     assert "\n" not in message
     assert "CuPy" in message
-    assert "pip install 'tinyconv[cuda12]'" in message
-    assert "pip install 'tinyconv[cuda13]'" in message
+    assert "pip install -e '.[cuda12]'" in message
+    assert "'.[cuda13]'" in message
     assert tinyconv.backend_name() == "numpy"
 
 

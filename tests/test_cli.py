@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -85,9 +87,37 @@ def test_evaluate(model_file, photos, capsys):
 
 def test_evaluate_needs_the_models_classes(model_file, photos):
     (photos / "dogs").rename(photos / "wolves")
-    assert "has the class 'wolves'; the network knows cat, dog" in run(
-        "evaluate", model_file, photos
-    )
+    message = run("evaluate", model_file, photos)
+    assert "has the classes cats, wolves; the network knows cat, dog" in message
+    (photos / "wolves").rename(photos / "cat")
+    assert "has the classes cat, cats; the network knows" in run("evaluate", model_file, photos)
+
+
+def test_evaluate_can_leave_bad_photos_out(model_file, photos, capsys):
+    (photos / "dogs" / "dog.2.jpg").write_bytes(b"")
+    assert "dog.2.jpg: the file is empty" in run("evaluate", model_file, photos)
+    assert run("evaluate", model_file, photos, "--on-error", "skip", "--json") == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert (figures["images"], figures["skipped"]) == (4, 1)
+
+
+def test_a_closed_pipe_ends_quietly(model_file, photos):
+    command = f"{sys.executable} -m tinyconv predict {model_file} {photos} --json | true"
+    end = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
+    assert end.stderr == ""
+
+
+def test_the_environment_names_the_backend(model_file, photos, monkeypatch):
+    monkeypatch.setenv("TINYCONV_BACKEND", "banana")
+    with pytest.raises(SystemExit) as end:
+        main(["predict", str(model_file), str(photos)])
+    assert "banana" in str(end.value.code)
+
+
+@pytest.mark.parametrize("size", ["0", "-3", "many"])
+def test_batch_size_is_checked(size, model_file, photos, capsys):
+    assert run("predict", model_file, photos, "--batch-size", size) == 2
+    assert "--batch-size" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["predict", "evaluate"])

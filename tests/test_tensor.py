@@ -216,7 +216,7 @@ def with_gradients():
 
 def test_gradients_are_not_aliased():
     for tensors in with_gradients():
-        arrays = [(t.grad or t).data for t in tensors]
+        arrays = [(t if t.grad is None else t.grad).data for t in tensors]
         for i, array in enumerate(arrays):
             array[...] = i + 10  # must be writable, each value at a place of its own
         for i, array in enumerate(arrays):

@@ -26,7 +26,7 @@ def _load(name: str) -> ModuleType:
     except ImportError as error:
         raise BackendError(
             "backend 'cupy' needs CuPy, which is not installed: "
-            "pip install 'tinyconv[cuda12]' or, for CUDA 13, pip install 'tinyconv[cuda13]'"
+            "in tinyconv's folder, pip install -e '.[cuda12]' or, for CUDA 13, '.[cuda13]'"
         ) from error
     try:
         devices = cupy.cuda.runtime.getDeviceCount()
@@ -55,7 +55,7 @@ def use_backend(name: str) -> None:
 def xp() -> ModuleType:
     """The array library in use."""
     if _xp is None:
-        use_backend(os.environ.get("TINYCONV_BACKEND", "numpy"))
+        use_backend(os.environ.get("TINYCONV_BACKEND") or "numpy")
     assert _xp is not None
     return _xp
 
@@ -100,7 +100,7 @@ def synchronize() -> None:
 
 
 # Random numbers are drawn on the host (weights, shuffles) or computed from a counter (dropout, see
-# ops/dropout.py), so that one seed gives one training on either backend.
+# ops/dropout.py), so that one seed gives the same ones on either backend.
 
 
 class _Random:

@@ -6,10 +6,11 @@ import argparse
 import csv
 import io
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from tinyconv.io import ModelCard, load_model
 from tinyconv.nn import Module
 from tinyconv.tensor import no_grad
 from tinyconv.train import clear_errors, evaluate, per_class
+from tinyconv.train.settings import number
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -52,12 +54,23 @@ def _parser() -> argparse.ArgumentParser:
         "folder", metavar="FOLDER", help="one folder per class, or MNIST's idx files"
     )
     evaluation.add_argument("--json", action="store_true", help="an object instead of a table")
+    evaluation.add_argument(
+        "--on-error",
+        choices=("stop", "skip"),
+        default="stop",
+        help="what to do with images that cannot be read (default: stop)",
+    )
     evaluation.set_defaults(command=_evaluate)
 
     for command in (predict, evaluation):
-        command.add_argument("--batch-size", type=int, default=32, metavar="N", help="(32)")
         command.add_argument(
-            "--backend", choices=("numpy", "cupy"), default="numpy", help="where to compute"
+            "--batch-size", type=number(int, 1), default=32, metavar="N", help="(default: 32)"
+        )
+        command.add_argument(
+            "--backend",
+            choices=("numpy", "cupy"),
+            default=os.environ.get("TINYCONV_BACKEND") or "numpy",
+            help="where to compute (default: TINYCONV_BACKEND or numpy)",
         )
     return parser
 
@@ -132,13 +145,14 @@ def _csv(rows: list[dict[str, Any]], classes: list[str]) -> str:
 def _evaluate(options: argparse.Namespace) -> int:
     """Print accuracy and confusion matrix of a network on labelled images."""
     model, card = load_model(options.model)
-    dataset = _labelled(options.folder, card)
+    dataset = _labelled(options.folder, card, options.on_error)
     result = evaluate(model, dataset, card.mean, card.std, options.batch_size)
     if options.json:
         figures = {
             "accuracy": result.accuracy,
             "loss": result.loss,
             "images": len(dataset),
+            "skipped": len(getattr(dataset, "skipped", ())),
             "classes": card.classes,
             "confusion": result.confusion.tolist(),
             "drawn": card.drawn,
@@ -151,30 +165,40 @@ def _evaluate(options: argparse.Namespace) -> int:
     print(" " * width + "".join(f"{name:>{width}}" for name in card.classes) + "    recall")
     recall = per_class(result.confusion).recall
     for name, counts, share in zip(card.classes, result.confusion, recall, strict=True):
-        print(f"{name:>{width}}" + "".join(f"{n:>{width},}" for n in counts) + f"{share:>10.1%}")
+        cells = "".join(f"{n:>{width},}" for n in counts)
+        print(f"{name:>{width}}{cells}{f'{share:.1%}' if counts.any() else '-':>10}")
     if card.drawn:
         sys.stderr.write("note: this network was trained on drawn images, not on photos\n")
     return 0
 
 
-def _labelled(folder: str, card: ModelCard) -> Dataset:
+def _labelled(folder: str, card: ModelCard, on_error: Literal["stop", "skip"]) -> Dataset:
     """The labelled images of `folder`, their class numbers being those of the model."""
-    if any(Path(folder).glob("*ubyte*")):
-        dataset: Dataset = mnist(folder, train=False, classes=card.classes)
-        if dataset.image(0).shape != (*card.size, card.channels):
-            found, expected = dataset.image(0).shape, (*card.size, card.channels)
+    if any(Path(folder).glob("*ubyte*")) or any(Path(folder).glob("MNIST/raw/*ubyte*")):
+        digits = mnist(folder, train=False, classes=card.classes)
+        if digits.image(0).shape != (*card.size, card.channels):
+            found, expected = digits.image(0).shape, (*card.size, card.channels)
             raise DataError(f"{folder}: images of shape {found}; the network takes {expected}")
-        return dataset
-    dataset = ImageFolder(folder, card.size, channels=card.channels)
-    numbers = {_singular(name): i for i, name in enumerate(card.classes)}
-    if unknown := [name for name in dataset.classes if _singular(name) not in numbers]:
-        raise DataError(
-            f"{folder}: has the class {unknown[0]!r}; the network knows {', '.join(card.classes)}"
-        )
-    of_model = np.array([numbers[_singular(name)] for name in dataset.classes])
-    dataset.labels = of_model[dataset.labels]
+        return digits
+    dataset = ImageFolder(folder, card.size, on_error, channels=card.channels)
+    if dataset.skipped:
+        sys.stderr.write(f"{dataset.report()}\n")
+    dataset.labels = _class_numbers(folder, dataset.classes, card.classes)[dataset.labels]
     dataset.classes = list(card.classes)
     return dataset
+
+
+def _class_numbers(folder: str, found: list[str], known: list[str]) -> np.ndarray:
+    """For each class of the folder its number in the network; "Cats" is the network's "cat"."""
+    names = list(found)
+    if not set(found) <= set(known):
+        names, known = list(map(_singular, found)), list(map(_singular, known))
+    unknown = [given for given, name in zip(found, names, strict=True) if name not in known]
+    if unknown or len(set(names)) < len(names) or len(set(known)) < len(known):
+        raise DataError(
+            f"{folder}: has the classes {', '.join(found)}; the network knows {', '.join(known)}"
+        )
+    return np.array([known.index(name) for name in names])
 
 
 def _singular(name: str) -> str:

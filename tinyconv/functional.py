@@ -1,7 +1,7 @@
 """The ops as functions of tensors, with PyTorch's names and argument orders.
 
-Every function takes tensors or plain arrays, checks that shapes fit (ShapeError names both), and
-returns a Tensor. N images, C channels, H x W pixels; sizes are one number or (rows, columns).
+Every function takes tensors or plain arrays and returns a Tensor; where shapes do not fit, a
+ShapeError names both. N images, C channels, H x W pixels; sizes are one number or (rows, columns).
 """
 
 from __future__ import annotations
@@ -49,6 +49,13 @@ def _pair(name: str, value: Any, least: int) -> tuple[int, int]:
     return int(pair[0]), int(pair[1])
 
 
+def _one_dtype(what: str, x: Tensor, **others: Any) -> None:
+    """Floats of another width would silently double the work: TypeError, as in PyTorch."""
+    for name, other in others.items():
+        if other is not None and other.dtype != x.dtype:
+            raise TypeError(f"{what}: input is {x.dtype}, {name} is {other.dtype}; convert one")
+
+
 def _bias(what: str, x: Tensor, bias: Any, O: int) -> Any:
     """One number for each of O outputs, or None, on x's device."""
     bias = _beside(x, bias)
@@ -93,6 +100,7 @@ def conv2d(
             f"weight {weight.shape} with groups={groups} expects {C_group * groups}"
         )
     bias = _bias("conv2d", x, bias, O)
+    _one_dtype("conv2d", x, weight=weight, bias=bias)
     stride, dilation = _pair("stride", stride, 1), _pair("dilation", dilation, 1)
     if padding == "same":
         if stride != (1, 1):
@@ -224,8 +232,8 @@ def batch_norm(
     """(x - mean) / sqrt(var + eps) * weight + bias for each channel, x (N, C) or (N, C, H, W).
 
     training: statistics of the batch, and running_mean, running_var (C,) are moved in place;
-    else the running ones. Raises ShapeError for vectors that are not (C,), ValueError for one value
-    per channel in training.
+    else the running ones. Raises ShapeError for vectors that are not (C,) and for one value per
+    channel in training.
     """
     x = _tensor(x)
     if x.ndim < 2:
@@ -241,15 +249,20 @@ def batch_norm(
             )
     values = x.data.size // max(x.shape[1], 1)
     if training and values == 1:
-        raise ValueError(
-            f"batch_norm: input of shape {x.shape} has one value per channel; training needs more"
+        raise ShapeError(
+            f"batch_norm: input of shape {x.shape} has one value per channel; training needs more: "
+            "a larger batch or image"
         )
-    if not training and (running_mean is None or running_var is None):
+    if (running_mean is None) != (running_var is None):
+        raise ValueError("batch_norm: one of running_mean and running_var is None, the other not")
+    if not training and running_mean is None:
         raise ValueError("batch_norm: without training, running_mean and running_var are needed")
     if training and values == 0:  # an empty batch has no statistics and leaves these alone
         training, running_mean, running_var = False, numpy.zeros(x.shape[1]), numpy.ones(x.shape[1])
     given = [r.data if isinstance(r, Tensor) else r for r in (running_mean, running_var)]
     here = [_beside(x, r) for r in given]
+    weight, bias = _beside(x, weight), _beside(x, bias)
+    _one_dtype("batch_norm", x, weight=weight, bias=bias)
     y = apply(norm.BatchNorm(training, float(momentum), float(eps)), x, weight, bias, *here)
     for theirs, ours in zip(given, here, strict=True):
         if training and theirs is not ours:
@@ -265,7 +278,9 @@ def linear(x: Any, weight: Any, bias: Any = None) -> Tensor:
             f"linear: input has shape {x.shape}, weight {weight.shape} expects "
             f"(..., {weight.shape[-1]})"
         )
-    return apply(linear_ops.Linear(), x, weight, _bias("linear", x, bias, len(weight)))
+    bias = _bias("linear", x, bias, len(weight))
+    _one_dtype("linear", x, weight=weight, bias=bias)
+    return apply(linear_ops.Linear(), x, weight, bias)
 
 
 def matmul(a: Any, b: Any) -> Tensor:

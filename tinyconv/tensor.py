@@ -66,8 +66,11 @@ def apply(op: Op, *inputs: Any) -> Tensor:
 class Tensor:
     """An array on the backend in use, with a gradient; names and behaviour are PyTorch's.
 
-    An array keeps its dtype; Python floats and lists of them become float32. Raises TypeError
-    where requires_grad is asked of anything but floats.
+    An array keeps its dtype and, on the CPU, its memory; Python floats and lists of them become
+    float32. Whole numbers among themselves follow NumPy's rules for dtypes. `a == b` compares
+    identity: compare values through numpy(). What was changed in place between forward and backward
+    gives wrong gradients, without an error. Raises TypeError where requires_grad is asked of
+    anything but floats.
     """
 
     __array_ufunc__ = None  # so that `array * tensor` comes to Tensor.__rmul__
@@ -171,6 +174,12 @@ class Tensor:
         """The value of a tensor that holds exactly one."""
         return self.data.item()
 
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __bool__(self) -> bool:
+        return bool(self.item())
+
     @property
     def shape(self) -> tuple[int, ...]:
         return self.data.shape
@@ -193,9 +202,12 @@ class Tensor:
 
     def _operand(self, value: Any) -> Tensor:
         """A number or an array that stands beside this tensor in an operation, on its device."""
-        float_number = isinstance(value, float | numpy.floating) and self.dtype.kind == "f"
-        same = float_number or isinstance(value, int | numpy.integer)
-        return Tensor._of(to_module(array_module(self.data), value, self.dtype if same else None))
+        dtype = None
+        if isinstance(value, int | numpy.integer):
+            dtype = self.dtype
+        elif isinstance(value, float | numpy.floating):
+            dtype = self.dtype if self.dtype.kind == "f" else numpy.float32
+        return Tensor._of(to_module(array_module(self.data), value, dtype))
 
     # Arithmetic -----------------------------------------------------------------------------------
 
@@ -222,6 +234,9 @@ class Tensor:
         if self.ndim < 2 or other.ndim < 2 or self.shape[-1] != other.shape[-2]:
             raise ShapeError(f"matmul: shapes {self.shape} and {other.shape} do not fit")
         return _binary(linear.MatMul(), self, other)
+
+    def __rmatmul__(self, other: Any) -> Tensor:
+        return Tensor(other) @ self
 
     __radd__ = __add__
     __rmul__ = __mul__

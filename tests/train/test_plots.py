@@ -44,6 +44,6 @@ def test_without_matplotlib_one_line_says_what_to_install(tmp_path, monkeypatch,
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert save_pictures(tmp_path, History(), *result(2, 2)) == []
     assert capsys.readouterr().err == (
-        "no pictures: matplotlib is missing, pip install 'tinyconv[plots]'\n"
+        "no pictures: matplotlib is missing, pip install matplotlib\n"
     )
     assert list(tmp_path.iterdir()) == []

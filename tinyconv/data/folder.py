@@ -17,7 +17,7 @@ from tinyconv.data.loader import in_threads
 from tinyconv.errors import DataError
 
 TRAIN_NAMES = ("training_set", "train", "training")
-TEST_NAMES = ("test_set", "test", "validation", "valid", "val")
+TEST_NAMES = ("test_set", "test", "testing", "validation", "valid", "val")
 
 _IMAGE_NAME = re.compile(r".+\.(jpe?g|jfif|png|webp|gif|bmp|tiff?|p[bgnp]m)", re.IGNORECASE)
 _LARGE = 1000  # images from which on reading them shows a progress bar
@@ -75,17 +75,16 @@ class ImageFolder(Dataset):
         return self.paths[index].name
 
     def report(self) -> str:
-        """One line on what was found, skipped and ignored."""
+        """What was found, ignored and skipped: one line, and one more for each bad file named."""
         counts = np.bincount(self.labels, minlength=len(self.classes))
         listed = ", ".join(f"{n} {c:,}" for n, c in zip(self.classes, counts, strict=True))
         line = f"{self.root}: {len(self):,} images in {len(self.classes)} classes"
         if len(self.classes) <= _LISTED:
             line += f" ({listed})"
-        if self.skipped:
-            path, reason = self.skipped[0]
-            line += f"; {len(self.skipped):,} unreadable skipped, the first {path}: {reason}"
         if self.ignored:
             line += f"; {self.ignored:,} other files ignored"
+        if self.skipped:
+            line += f"; {len(self.skipped):,} unreadable skipped:{self._bad_files()}"
         return line
 
     def _list_images(self, folders: list[Path]) -> None:
@@ -142,13 +141,16 @@ class ImageFolder(Dataset):
             )
 
     def _unreadable(self) -> str:
+        return (
+            f"{self.root}: {len(self.skipped):,} of {len(self.paths):,} images cannot be read "
+            f"(--on-error skip, in Python on_error='skip', leaves them out):{self._bad_files()}"
+        )
+
+    def _bad_files(self) -> str:
         lines = [f"\n  {path}: {reason}" for path, reason in self.skipped[:_LISTED]]
         if len(self.skipped) > _LISTED:
             lines.append(f"\n  and {len(self.skipped) - _LISTED:,} more")
-        return (
-            f"{self.root}: {len(self.skipped):,} of {len(self.paths):,} images cannot be read "
-            f"(on_error='skip' leaves them out):{''.join(lines)}"
-        )
+        return "".join(lines)
 
 
 def list_images(folder: PathLike) -> list[Path]:
@@ -209,7 +211,15 @@ def _class_folders(root: Path) -> tuple[list[Path], int]:
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    return [Path(e.path) for e in _entries(folder) if _is_folder(e) and not _is_hidden(e.name)]
+    """The folders in `folder`, but for hidden ones and links that lead back up to it."""
+    real = Path(os.path.realpath(folder))
+    return [
+        Path(entry.path)
+        for entry in _entries(folder)
+        if _is_folder(entry)
+        and not _is_hidden(entry.name)
+        and not (entry.is_symlink() and real.is_relative_to(os.path.realpath(entry.path)))
+    ]
 
 
 def _walk(folder: Path, real: str, entered: set[str]) -> Iterator[tuple[Path, str]]:

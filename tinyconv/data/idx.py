@@ -73,7 +73,7 @@ def mnist(root: PathLike, train: bool = True, classes: Sequence[str] | None = No
 
     `classes` are "0" to "9" unless given. Raises DataError as `find_mnist` and `idx_dataset` do.
     """
-    images_path, labels_path = find_mnist(root)["train" if train else "test"]
+    images_path, labels_path = _find_part(Path(root), "train" if train else "t10k")
     return idx_dataset(images_path, labels_path, classes or [str(n) for n in range(10)])
 
 
@@ -83,11 +83,11 @@ def find_mnist(root: PathLike) -> dict[str, tuple[Path, Path]]:
     They lie in `root` or in `root`/MNIST/raw, gzipped or not, under their usual names
     (train-images-idx3-ubyte, also train-images.idx3-ubyte). Raises DataError where one is missing.
     """
-    root = Path(root)
-    return {
-        part: (_find(root, f"{prefix}-images", "idx3"), _find(root, f"{prefix}-labels", "idx1"))
-        for part, prefix in (("train", "train"), ("test", "t10k"))
-    }
+    return {"train": _find_part(Path(root), "train"), "test": _find_part(Path(root), "t10k")}
+
+
+def _find_part(root: Path, prefix: str) -> tuple[Path, Path]:
+    return _find(root, f"{prefix}-images", "idx3"), _find(root, f"{prefix}-labels", "idx1")
 
 
 def _find(root: Path, stem: str, kind: str) -> Path:

@@ -42,7 +42,7 @@ def catdog_notebook(
     layers: list[nn.Module] = []
     side = size
     for i in range(6):
-        layers += [*_block(widths[i], widths[i + 1], padding=0, conv_bias=conv_bias)]
+        layers += _block(widths[i], widths[i + 1], padding=0, conv_bias=conv_bias)
         layers.append(nn.MaxPool2d(2))
         side = (side - 2) // 2
     if side < 1:

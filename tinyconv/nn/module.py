@@ -37,9 +37,9 @@ class Module:
     def forward(self, *inputs: Any) -> Tensor:
         raise TypeError(f"{type(self).__name__} defines no forward")
 
-    def __call__(self, *inputs: Any) -> Tensor:
+    def __call__(self, *inputs: Any, **settings: Any) -> Tensor:
         try:
-            return self.forward(*inputs)
+            return self.forward(*inputs, **settings)
         except ShapeError as error:
             self._name_layer(error)
             raise

@@ -9,6 +9,8 @@ import numpy
 import tinyconv.functional as F
 from tinyconv.errors import ShapeError
 from tinyconv.nn.module import Module, Parameter
+from tinyconv.op import run
+from tinyconv.ops.update import CountStep
 from tinyconv.tensor import Tensor
 
 
@@ -38,7 +40,7 @@ class _BatchNorm(Module):
             raise ShapeError(f"input has shape {tuple(x.shape)}, expected {self.layout()}")
         momentum = self.momentum
         if self.training and self.num_batches_tracked is not None:
-            self.num_batches_tracked += 1
+            run(CountStep(), self.num_batches_tracked)
             if momentum is None:  # the plain mean over all batches so far
                 momentum = 1 / int(self.num_batches_tracked)
         return F.batch_norm(

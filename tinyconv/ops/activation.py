@@ -67,7 +67,7 @@ class Sigmoid(Op):
     """y = 1 / (1 + e^-x);  dy/dx = y (1 - y)"""
 
     def forward(self, xp, x):
-        # The same as (1 + tanh(x / 2)) / 2, but exact for large negative x, and nothing overflows.
+        # 1 / (1 + e^-x) for x >= 0, e^x / (1 + e^x) below: nothing overflows.
         small = xp.exp(-xp.abs(x))
         y = xp.where(x < 0, small, 1) / (1 + small)
         return y, (y,)

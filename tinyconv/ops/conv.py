@@ -13,6 +13,9 @@ class Conv2d(Op):
     x (N, C, H, W), w (O, C/groups, KH, KW), b (O,) or None -> y (N, O, OH, OW). With groups, the
     channels are cut into as many parts, and output part g sees input part g only. Deep learning's
     "convolution" is a cross-correlation: the kernel is not flipped.
+
+    With im2col it is y = w columns, so that gw = gy columns^T, and gx is w^T gy, each entry added
+    back to its pixel by col2im. The columns take about KH*KW times the memory of x.
     """
 
     stride: tuple[int, int] = (1, 1)
@@ -38,8 +41,7 @@ class Conv2d(Op):
         gx = gw = gb = None
         gy = gy.swapaxes(0, 1).reshape(G, O // G, N * OH * OW)
         if needs[0]:
-            columns = w.reshape(G, O // G, -1).swapaxes(1, 2) @ gy  # each window's share of gx
-            gx = col2im(xp, columns, x.shape, window)
+            gx = col2im(xp, w.reshape(G, O // G, -1).swapaxes(1, 2) @ gy, x.shape, window)
         if needs[1]:
             columns = im2col(xp, x, window).reshape(G, w[0].size, N * OH * OW)
             gw = (gy @ columns.swapaxes(1, 2)).reshape(w.shape)

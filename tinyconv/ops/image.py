@@ -16,7 +16,8 @@ class NormalizeImage(Op):
     std: tuple[float, ...]
 
     def forward(self, xp, x):
-        scale = 1 / (255 * xp.asarray(self.std, xp.float32))
-        shift = xp.asarray(self.mean, xp.float32) / xp.asarray(self.std, xp.float32)
-        y = x.astype(xp.float32) * scale - shift
-        return xp.ascontiguousarray(y.transpose(0, 3, 1, 2)), ()
+        mean, std = (xp.asarray(v, xp.float32).reshape(-1, 1, 1) for v in (self.mean, self.std))
+        y = xp.ascontiguousarray(x.transpose(0, 3, 1, 2)).astype(xp.float32)
+        y *= 1 / (255 * std)
+        y -= mean / std
+        return y, ()

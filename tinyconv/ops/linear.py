@@ -8,7 +8,7 @@ from tinyconv.ops.elementwise import sum_to
 
 @dataclass(frozen=True)
 class Linear(Op):
-    """y = x w^T + b
+    """y = x w^T + b;  gx = gy w,  gw = gy^T x,  gb = sum of gy
 
     x (..., I), w (O, I), b (O,) or None -> y (..., O).
     """
@@ -30,7 +30,7 @@ class Linear(Op):
 
 @dataclass(frozen=True)
 class MatMul(Op):
-    """y = a b, matrices in the last two axes, the others broadcast
+    """y = a b;  ga = gy b^T,  gb = a^T gy;  matrices in the last two axes, the others broadcast
 
     a (..., I, K), b (..., K, J) -> y (..., I, J).
     """

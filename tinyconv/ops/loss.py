@@ -24,12 +24,12 @@ class NegativeLogLikelihood(Op):
 
     def forward(self, xp, logp, target, weight):
         q, divisor = self._target_distribution(xp, logp, target, weight)
-        asked = xp.where(q == 0, 0, logp)  # a class that nobody asks for may have probability 0
-        return self._reduce(-(q * asked).sum(axis=1), divisor), (q, divisor)
+        wanted = xp.where(q == 0, 0, logp)  # a class that no target names may have probability 0
+        return self._reduce(-(q * wanted).sum(axis=1), divisor), (q, divisor)
 
     def backward(self, xp, gy, saved, needs):
         q, divisor = saved
-        return -q * self._for_each_target(xp, gy, divisor), None, None
+        return -q * self._gradient_of_each(xp, gy, divisor), None, None
 
     def _target_distribution(self, xp, logp, target, weight):
         """q (N, C, ...) and what "mean" divides by."""
@@ -39,7 +39,7 @@ class NegativeLogLikelihood(Op):
         e = self.label_smoothing
         if target.ndim == logp.ndim:
             q = (target * (1 - e) + e / C) * by_class
-            return q.astype(logp.dtype), logp[:, 0].size
+            return q.astype(logp.dtype), xp.asarray(logp[:, 0].size, logp.dtype)
         target = xp.expand_dims(target, 1)
         counted = (target != self.ignore_index).astype(logp.dtype)
         one_hot = (target == classes) * counted * by_class
@@ -52,7 +52,7 @@ class NegativeLogLikelihood(Op):
         total = losses.sum()
         return total / divisor if self.reduction == "mean" else total
 
-    def _for_each_target(self, xp, gy, divisor):
+    def _gradient_of_each(self, xp, gy, divisor):
         """The gradient of each target's own loss, with an axis for the classes."""
         if self.reduction == "none":
             return gy[:, None]
@@ -76,7 +76,7 @@ class CrossEntropy(NegativeLogLikelihood):
     def backward(self, xp, gy, saved, needs):
         logp, q, divisor = saved
         gx = xp.exp(logp) * q.sum(axis=1, keepdims=True) - q
-        return gx * self._for_each_target(xp, gy, divisor), None, None
+        return gx * self._gradient_of_each(xp, gy, divisor), None, None
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,14 @@ from tinyconv.op import Op
 
 @dataclass(frozen=True)
 class BatchNorm(Op):
-    """y = (x - mean) / sqrt(var + eps) * weight + bias, for each channel.
+    """y = h * weight + bias, with h = (x - mean) / sqrt(var + eps), for each channel.
 
     x (N, C) or (N, C, H, W); weight, bias, running_mean, running_var (C,) or None. In training,
     mean and var are those of the batch (var with 1/n), and the running statistics move towards
     them in place: r += momentum * (batch - r), with the unbiased var (1/(n - 1)). Otherwise the
-    running statistics are used. Source: Ioffe and Szegedy, 2015, arXiv:1502.03167.
+    running statistics are used. In training, with means over the channel,
+    gx = weight / sqrt(var + eps) * (gy - mean(gy) - h mean(gy h)).
+    Source: Ioffe and Szegedy, 2015, arXiv:1502.03167.
     """
 
     training: bool
@@ -26,8 +28,9 @@ class BatchNorm(Op):
         if self.training:
             axes = _all_but_channels(x)
             mean = x.mean(axis=axes)
+            y = x - _channels(mean, x)
             # Two passes: E[x^2] - E[x]^2 loses all digits where the mean is large.
-            var = xp.square(x - _channels(mean, x)).mean(axis=axes)
+            var = xp.square(y).mean(axis=axes)
             if running_mean is not None:
                 n = x.size // x.shape[1]
                 running_mean += self.momentum * (mean - running_mean)
@@ -35,10 +38,9 @@ class BatchNorm(Op):
         else:
             # Copies: backward may come after a later training step has moved the statistics.
             mean, var = running_mean.astype(x.dtype), running_var.astype(x.dtype)
+            y = x - _channels(mean, x)
         inverse_std = 1 / xp.sqrt(var + self.eps)
-        y = (x - _channels(mean, x)) * _channels(inverse_std, x)
-        if weight is not None:
-            y *= _channels(weight, x)
+        y *= _channels(inverse_std if weight is None else inverse_std * weight, x)
         if bias is not None:
             y += _channels(bias, x)
         return y, (x, weight, mean, inverse_std)
@@ -46,21 +48,18 @@ class BatchNorm(Op):
     def backward(self, xp, gy, saved, needs):
         x, weight, mean, inverse_std = saved
         axes = _all_but_channels(x)
-        gx = gweight = gbias = None
         normalised = (x - _channels(mean, x)) * _channels(inverse_std, x)
-        if needs[1]:
-            gweight = (gy * normalised).sum(axis=axes)
-        if needs[2]:
-            gbias = gy.sum(axis=axes)
+        gweight, gbias = (gy * normalised).sum(axis=axes), gy.sum(axis=axes)
+        gx = None
         if needs[0]:
-            g = gy if weight is None else gy * _channels(weight, x)
+            gx = gy
             if self.training:
-                # mean and var depend on every x of the channel: take out of the gradient its
-                # mean and its part along the normalised x.
-                along = (g * normalised).mean(axis=axes)
-                g = g - _channels(g.mean(axis=axes), x) - normalised * _channels(along, x)
-            gx = g * _channels(inverse_std, x)
-        return gx, gweight, gbias, None, None
+                # mean and var depend on every x of the channel: that takes out of the gradient
+                # its mean and its part along the normalised x.
+                n = x.size // x.shape[1]
+                gx = gy - _channels(gbias / n, x) - normalised * _channels(gweight / n, x)
+            gx = gx * _channels(inverse_std if weight is None else inverse_std * weight, x)
+        return gx, gweight if needs[1] else None, gbias if needs[2] else None, None, None
 
 
 def _all_but_channels(x):

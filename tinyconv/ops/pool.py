@@ -20,26 +20,26 @@ class MaxPool2d(Op):
         N, C, H, W = x.shape
         KH, KW = self.window.kernel
         OH, OW = self.window.output_size(H, W)
-        border = self.window.padded(xp, x, -xp.inf)
+        padded = self.window.pad(xp, x, -xp.inf)
         y = xp.full((N, C, OH, OW), -xp.inf, x.dtype)
         # winner: position u * KW + v of the maximum; from the start a pixel of the image, so that
         # a window of nothing but -inf does not send its gradient into the border.
         winner = xp.empty((N, C, OH, OW), xp.uint8 if KH * KW <= 256 else xp.int32)
         winner[:] = self._first_inside(xp, OH, 0)[:, None] * KW + self._first_inside(xp, OW, 1)
         for u, v, pixels in self.window.offsets(OH, OW):
-            candidate = border[pixels]
+            candidate = padded[pixels]
             better = (candidate > y) | xp.isnan(candidate)
             xp.copyto(winner, u * KW + v, where=better)
-            y = xp.maximum(y, candidate)
+            xp.maximum(y, candidate, out=y)
         return y, (winner, x.shape)
 
     def backward(self, xp, gy, saved, needs):
         winner, (N, C, H, W) = saved
         KW = self.window.kernel[1]
-        border = self.window.padded(xp, xp.zeros((N, C, H, W), gy.dtype), 0)
+        padded = xp.zeros((N, C, *self.window.padded_size(H, W)), gy.dtype)
         for u, v, pixels in self.window.offsets(*gy.shape[2:]):
-            border[pixels] += gy * (winner == u * KW + v)
-        return (self.window.unpadded(border, H, W),)
+            padded[pixels] += xp.where(winner == u * KW + v, gy, 0)
+        return (self.window.unpad(padded, H, W),)
 
     def _first_inside(self, xp, size, axis):
         """For each window along an axis: its first kernel position that is not in the border."""
@@ -62,17 +62,17 @@ class AvgPool2d(Op):
     def forward(self, xp, x):
         H, W = x.shape[2:]
         OH, OW = self.window.output_size(H, W)
-        border = self.window.padded(xp, x, 0)
-        y = sum(border[pixels] for _, _, pixels in self.window.offsets(OH, OW))
+        padded = self.window.pad(xp, x, 0)
+        y = sum(padded[pixels] for _, _, pixels in self.window.offsets(OH, OW))
         return y / self._divisor(xp, H, W, x.dtype), (x.shape,)
 
     def backward(self, xp, gy, saved, needs):
         N, C, H, W = saved[0]
         share = gy / self._divisor(xp, H, W, gy.dtype)
-        border = self.window.padded(xp, xp.zeros((N, C, H, W), gy.dtype), 0)
+        padded = xp.zeros((N, C, *self.window.padded_size(H, W)), gy.dtype)
         for _, _, pixels in self.window.offsets(*gy.shape[2:]):
-            border[pixels] += share
-        return (self.window.unpadded(border, H, W),)
+            padded[pixels] += share
+        return (self.window.unpad(padded, H, W),)
 
     def _divisor(self, xp, H, W, dtype):
         """Pixels in each window, an array (OH, OW)."""

@@ -13,7 +13,7 @@ class Reduction(Op):
     dim: tuple[int, ...] | None = None
     keepdim: bool = False
 
-    def _kept(self, a, shape):
+    def _unreduced(self, a, shape):
         """The reduced array `a` with all axes of x's shape, those that were reduced being 1."""
         ndim = len(shape)
         axes = range(ndim) if self.dim is None else [axis % ndim for axis in self.dim]
@@ -29,7 +29,7 @@ class Sum(Reduction):
 
     def backward(self, xp, gy, saved, needs):
         (shape,) = saved
-        return (xp.broadcast_to(self._kept(gy, shape), shape),)
+        return (xp.broadcast_to(self._unreduced(gy, shape), shape),)
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Mean(Reduction):
 
     def backward(self, xp, gy, saved, needs):
         (shape,) = saved
-        share = self._kept(gy, shape) * (gy.size / math.prod(shape))
+        share = self._unreduced(gy, shape) * (gy.size / math.prod(shape))
         return (xp.broadcast_to(share, shape),)
 
 
@@ -55,9 +55,9 @@ class Amax(Reduction):
 
     def backward(self, xp, gy, saved, needs):
         x, y = saved
-        chosen = (x == self._kept(y, x.shape)).astype(gy.dtype)
+        chosen = (x == self._unreduced(y, x.shape)).astype(gy.dtype)
         equals = chosen.sum(axis=self.dim, keepdims=True)
-        return (self._kept(gy, x.shape) * chosen / equals,)
+        return (self._unreduced(gy, x.shape) * chosen / equals,)
 
 
 @dataclass(frozen=True)

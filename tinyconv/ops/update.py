@@ -1,6 +1,7 @@
 """Updates of one parameter by an optimiser, in place.
 
-p is the parameter, g its gradient; lr is an array of shape () and t the number of this step, an
+p is the parameter, g its gradient; arrays that a setting makes needless (v_max without amsgrad)
+may be None. lr is an array of shape () and t the number of this step, an
 array of shape () too, so that a recorded step reads their values anew each time. Formulas and
 their order are PyTorch's (torch.optim).
 """

@@ -45,23 +45,28 @@ class Window:
             )
         )
 
-    def padded(self, xp, x, value):
-        """x (N, C, H, W) with a border of `value`, wide enough for every window."""
-        N, C, H, W = x.shape
-        (KH, KW), (sh, sw), (dh, dw) = self.kernel, self.stride, self.dilation
-        (ph, pw), (OH, OW) = self.padding, self.output_size(H, W)
-        height = max(H + 2 * ph, (OH - 1) * sh + dh * (KH - 1) + 1)
-        width = max(W + 2 * pw, (OW - 1) * sw + dw * (KW - 1) + 1)
-        if (height, width) == (H, W):
-            return x
-        border = xp.full((N, C, height, width), value, x.dtype)
-        border[:, :, ph : ph + H, pw : pw + W] = x
-        return border
+    def padded_size(self, H, W):
+        """Height and width of the image with its border, wide enough for every window."""
+        sizes = []
+        for axis, (n, size) in enumerate(zip((H, W), self.output_size(H, W), strict=True)):
+            k, s, d = self.kernel[axis], self.stride[axis], self.dilation[axis]
+            sizes.append(max(n + 2 * self.padding[axis], (size - 1) * s + d * (k - 1) + 1))
+        return tuple(sizes)
 
-    def unpadded(self, border, H, W):
-        """The image (N, C, H, W) inside of what `padded` returned."""
+    def pad(self, xp, x, value):
+        """x (N, C, H, W) with its border, filled with `value`."""
+        N, C, H, W = x.shape
+        size = self.padded_size(H, W)
+        if size == (H, W):
+            return x
+        padded = xp.full((N, C, *size), value, x.dtype)
+        self.unpad(padded, H, W)[:] = x
+        return padded
+
+    def unpad(self, padded, H, W):
+        """The image (N, C, H, W) inside of its border (a view)."""
         ph, pw = self.padding
-        return border[:, :, ph : ph + H, pw : pw + W]
+        return padded[:, :, ph : ph + H, pw : pw + W]
 
     def offsets(self, OH, OW):
         """For each kernel position (u, v): the padded image's rows and columns that it meets.
@@ -82,10 +87,10 @@ def im2col(xp, x, window):
     N, C, H, W = x.shape
     KH, KW = window.kernel
     OH, OW = window.output_size(H, W)
-    border = window.padded(xp, x, 0).swapaxes(0, 1)  # (C, N, ...): channels become rows
+    padded = window.pad(xp, x, 0).swapaxes(0, 1)  # (C, N, ...): channels become rows
     columns = xp.empty((C, KH, KW, N, OH, OW), x.dtype)
     for u, v, pixels in window.offsets(OH, OW):
-        columns[:, u, v] = border[pixels]
+        columns[:, u, v] = padded[pixels]
     return columns.reshape(C * KH * KW, N * OH * OW)
 
 
@@ -99,7 +104,7 @@ def col2im(xp, columns, shape, window):
     KH, KW = window.kernel
     OH, OW = window.output_size(H, W)
     columns = columns.reshape(C, KH, KW, N, OH, OW)
-    border = window.padded(xp, xp.zeros((C, N, H, W), columns.dtype), 0)
+    padded = xp.zeros((C, N, *window.padded_size(H, W)), columns.dtype)
     for u, v, pixels in window.offsets(OH, OW):
-        border[pixels] += columns[:, u, v]
-    return xp.ascontiguousarray(window.unpadded(border, H, W).swapaxes(0, 1))
+        padded[pixels] += columns[:, u, v]
+    return xp.ascontiguousarray(window.unpad(padded, H, W).swapaxes(0, 1))

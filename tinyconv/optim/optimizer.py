@@ -52,6 +52,11 @@ class Optimizer:
                     raise ValueError(f"params: a parameter of shape {p.shape} is given twice")
                 seen.add(p)
             self.param_groups.append(full)
+        # Each group's learning rate as an array that stays the same: a recorded step reads it anew.
+        self._rates = [
+            array_module(group["params"][0].data).zeros((), numpy.float64)
+            for group in self.param_groups
+        ]
 
     def update(self, group: dict[str, Any]) -> Update:
         """The update op for a group's settings."""
@@ -69,9 +74,9 @@ class Optimizer:
 
     def step(self) -> None:
         """Update every parameter that has a gradient."""
-        for group in self.param_groups:
+        for group, rate in zip(self.param_groups, self._rates, strict=True):
             op, used = self.update(group), self.used_slots(group)
-            rates: dict[Any, Array] = {}
+            rate[...] = group["lr"]
             for p in group["params"]:
                 if p.grad is None:
                     continue
@@ -82,11 +87,9 @@ class Optimizer:
                 for name in used:
                     if name not in state:
                         state[name] = xp.zeros_like(p.data)
-                if xp not in rates:
-                    rates[xp] = xp.asarray(group["lr"], xp.float64)
                 run(CountStep(), state["step"])
                 slots = [state.get(name) for name in self.slots]
-                run(op, p.data, p.grad.data, rates[xp], state["step"], *slots)
+                run(op, p.data, p.grad.data, rate, state["step"], *slots)
 
     def _all_params(self) -> list[Tensor]:
         return [p for group in self.param_groups for p in group["params"]]
@@ -111,7 +114,8 @@ class Optimizer:
         if sizes != found:
             raise ValueError(f"param_groups: {found} parameters found, expected {sizes}")
         params = self._all_params()
-        for number, slots in state["state"].items():
+        loaded = {n: _known(slots) for n, slots in state["state"].items()}
+        for number, slots in loaded.items():
             if int(number) not in range(len(params)):
                 raise ValueError(f"state: {number} found, expected 0 to {len(params) - 1}")
             p = params[int(number)]
@@ -126,13 +130,19 @@ class Optimizer:
         for group, saved in zip(self.param_groups, state["param_groups"], strict=True):
             group.update((key, value) for key, value in saved.items() if key != "params")
         self.state = {}
-        for number, slots in state["state"].items():
+        for number, slots in loaded.items():
             p = params[int(number)]
             # PyTorch counts steps in float32, which is too short for powers of beta.
             self.state[p] = {
                 name: asarray(numpy.array(a, numpy.float64 if name == "step" else p.dtype))
                 for name, a in slots.items()
             }
+
+
+def _known(slots: dict[str, Any]) -> dict[str, Any]:
+    """A parameter's state as it was saved; PyTorch's SGD counts no steps and saves None."""
+    given = {name: a for name, a in slots.items() if a is not None}
+    return {"step": numpy.array(float(bool(given))), **given}
 
 
 def _check_settings(group: dict[str, Any]) -> None:

@@ -125,11 +125,14 @@ def _compare_settings(path: Path, saved: Any, now: dict[str, Any]) -> None:
     now = json.loads(json.dumps(now))  # tuples as lists, as they come back from a file
     changed = [
         f"{name} was {saved.get(name)!r} and is now {now.get(name)!r}"
-        for name in sorted(saved.keys() | now.keys())
+        for name in sorted(saved.keys() | now.keys(), key=lambda name: (" of " in name, name))
         if saved.get(name) != now.get(name)
     ]
     if changed:
-        raise DataError(f"{path}: made with other settings: {'; '.join(changed)}")
+        if saved.get("architecture") != now["architecture"]:  # the rest follows from it
+            changed = [line for line in changed if line.startswith("architecture ")]
+        more = f"; and {len(changed) - 3} more" if len(changed) > 3 else ""
+        raise DataError(f"{path}: made with other settings: {'; '.join(changed[:3])}{more}")
 
 
 def _part(arrays: Arrays, prefix: str) -> Arrays:

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
+import os
 import platform
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 
 import tinyconv
 from tinyconv import functional as F
 from tinyconv.backend import backend_name
 from tinyconv.data import Dataset, Loader
-from tinyconv.errors import BackendError
+from tinyconv.errors import BackendError, DataError
 from tinyconv.io import ModelCard, atomic_write, save_model
 from tinyconv.nn import Module
 from tinyconv.optim import Optimizer
@@ -47,13 +51,22 @@ def train_classifier(
 ) -> dict[str, Any]:
     """Train `model` as the settings say, then test, save and show it; returns what result.json has.
 
-    A tenth of `train` is held out as the validation set, by which early stopping goes; `test` is
-    looked at once, at the end. `mean` and `std` normalise each channel, (x / 255 - mean) / std.
-    The folder settings.out gets model.safetensors, result.json, checkpoint.safetensors and, where
-    matplotlib is installed, curves.png, confusion.png and predictions.png.
+    A tenth of `train` is held out as the validation set, by which the best epoch is chosen and
+    early stopping goes; `test` is looked at once, at the end, with the best epoch's weights. `mean`
+    and `std` normalise each channel, (x / 255 - mean) / std. The folder settings.out gets
+    model.safetensors, result.json, checkpoint.safetensors and, where matplotlib is installed,
+    curves.png, confusion.png and predictions.png. Raises DataError where the two sets differ in
+    their classes, or the folder holds an unfinished training that is not to be resumed.
     """
+    if list(test.classes) != list(train.classes):
+        raise DataError(
+            f"test set: its classes are {', '.join(test.classes)}; "
+            f"those of the training set are {', '.join(train.classes)}"
+        )
     began = time.perf_counter()
     out = Path(settings.out)
+    if not settings.resume:
+        _refuse_unfinished(out)
     rest, validation = train.split(VALIDATION_FRACTION, settings.seed)
     _say(
         f"{_kind(train)}: {len(rest):,} for training, {len(validation):,} for validation, "
@@ -76,16 +89,21 @@ def train_classifier(
         augment=augment,
         seed=settings.seed,
         workers=settings.workers,
+        drop_last=len(rest) % settings.batch_size == 1,  # batch norm needs more than one value
     )
     history = trainer.fit(
         loader,
         validation,
         epochs=settings.epochs,
         patience=settings.patience,
-        restore_best=settings.patience is not None,
+        restore_best=True,
         resume=settings.resume,
     )
-    tested = evaluate(model, test, mean, std, settings.batch_size, loss)
+    best = history.best("val_loss").epoch
+    if best < len(history) or len(history) < settings.epochs:
+        early = f"stopped early, after epoch {len(history)}; " * (len(history) < settings.epochs)
+        _say(f"{early}keeping the weights of epoch {best}, whose validation loss is the lowest")
+    tested = evaluate(model, test, mean, std, settings.batch_size, loss, settings.workers)
     height, width, channels = test.image(0).shape
     card = ModelCard(
         architecture=model.architecture,
@@ -106,11 +124,40 @@ def train_classifier(
 
 @contextlib.contextmanager
 def clear_errors() -> Iterator[None]:
-    """End the program with one line and exit code 1 for errors that the user can put right."""
+    """End the program with one line and exit code 1 for errors that the user can put right.
+
+    A ValueError that tinyconv itself did not raise is a mistake of ours and keeps its traceback.
+    """
+    for stream in (sys.stdout, sys.stderr):  # a file name must not end a program
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         yield
+    except BrokenPipeError:  # as of `| head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, BackendError, TrainingDiverged) as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        package = Path(tinyconv.__file__).parent
+        if isinstance(error, ValueError) and not Path(frames[-1].filename).is_relative_to(package):
+            raise
         sys.exit(f"error: {error}")
+    except MemoryError:
+        sys.exit("error: not enough memory: try a smaller --batch-size or --size")
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        sys.exit(130)
+
+
+def _refuse_unfinished(out: Path) -> None:
+    """A checkpoint newer than the folder's result is of an interrupted training: keep it."""
+    checkpoint, result = out / "checkpoint.safetensors", out / "result.json"
+    if not checkpoint.exists():
+        return
+    if not result.exists() or result.stat().st_mtime < checkpoint.stat().st_mtime:
+        raise DataError(
+            f"{out}: holds an unfinished training: go on with it by --resume, "
+            "or give another --out, or remove the folder"
+        )
 
 
 def _result(
@@ -127,6 +174,8 @@ def _result(
         "parameters": _parameters(model),
         "data": {"drawn": test.drawn, "classes": list(test.classes), "test_images": len(test)},
         "history": history.to_json(),
+        "best_epoch": history.best("val_loss").epoch,
+        "stopped_early": len(history) < settings.epochs,
         "test_accuracy": tested.accuracy,
         "test_loss": tested.loss,
         "confusion": tested.confusion.tolist(),
@@ -137,6 +186,7 @@ def _result(
             "tinyconv": tinyconv.__version__,
             "python": platform.python_version(),
             "numpy": np.__version__,
+            "pillow": PIL.__version__,
         },
         "machine": f"{platform.system()} {platform.machine()}",
     }

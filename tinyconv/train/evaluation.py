@@ -42,6 +42,7 @@ def evaluate(
     std: Sequence[float],
     batch_size: int = 64,
     loss: Loss = F.cross_entropy,
+    workers: int = 2,
 ) -> Evaluation:
     """Run the network in eval mode, without gradients, on every image of `dataset`.
 
@@ -54,7 +55,7 @@ def evaluate(
     loss_sum, probabilities = 0.0, []
     try:
         with no_grad():
-            for batch in Loader(dataset, batch_size).epoch(0):
+            for batch in Loader(dataset, batch_size, workers=workers).epoch(0):
                 logits = model(F.normalize_image(batch.images, mean, std))
                 loss_sum += loss(logits, batch.labels).item() * len(batch.labels)
                 probabilities.append(to_numpy(F.softmax(logits, 1)))

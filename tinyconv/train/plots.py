@@ -1,4 +1,4 @@
-"""Pictures of a training as PNG files. They need matplotlib: pip install 'tinyconv[plots]'."""
+"""Pictures of a training as PNG files. They need matplotlib: pip install matplotlib."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def save_pictures(
     says what to install.
     """
     if importlib.util.find_spec("matplotlib") is None:
-        sys.stderr.write("no pictures: matplotlib is missing, pip install 'tinyconv[plots]'\n")
+        sys.stderr.write("no pictures: matplotlib is missing, pip install matplotlib\n")
         return []
     paths = [Path(folder) / f"{name}.png" for name in ("curves", "confusion", "predictions")]
     plot_curves(history, paths[0], dataset.drawn)

@@ -6,7 +6,7 @@ import argparse
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 
 def flag(default: Any, help: str, kind: type | None = None, **options: Any) -> Any:
@@ -27,7 +27,7 @@ class Settings:
     batch_size: int = flag(32, "images in a step")
     lr: float = flag(1e-3, "learning rate")
     backend: str = flag(
-        os.environ.get("TINYCONV_BACKEND", "numpy"),
+        os.environ.get("TINYCONV_BACKEND") or "numpy",
         "numpy computes on the CPU, cupy on an NVIDIA GPU",
         choices=("numpy", "cupy"),
     )
@@ -36,11 +36,8 @@ class Settings:
         None, "stop after this many epochs without a better validation loss", int
     )
     workers: int = flag(2, "threads that read and augment images")
-    on_error: Literal["stop", "skip"] = flag(
-        "stop", "what to do with images that cannot be read", choices=("stop", "skip")
-    )
     out: str = flag("runs/example", "folder of the model, result.json and the pictures")
-    resume: bool = flag(False, "go on from the checkpoint in --out")
+    resume: bool = flag(False, "go on from the checkpoint in --out, with the same flags")
     checkpoint_every: int | None = flag(
         None, "steps between checkpoints (default: one after each epoch)", int
     )
@@ -70,14 +67,16 @@ def parse(kind: type[S], description: str | None, arguments: Sequence[str] | Non
             text += f" (default: {f.default})"
         if value_type in (int, float):
             least = 0 if f.name in ("seed", "workers", "lr") or value_type is float else 1
-            options["type"] = _number(value_type, least)
+            options["type"] = number(value_type, least)
         if "choices" not in options:
             options["metavar"] = {int: "N", float: "X"}.get(value_type, "PATH")
         parser.add_argument(name, default=f.default, help=text, **options)
     return kind(**vars(parser.parse_args(arguments)))
 
 
-def _number(kind: type, least: int) -> Any:
+def number(kind: type, least: int) -> Any:
+    """A converter for argparse: a number of type `kind`, at least `least` and finite."""
+
     def convert(text: str) -> Any:
         value = kind(text)
         if not value >= least or value == float("inf"):

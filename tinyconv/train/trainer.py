@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import time
+import zlib
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -185,11 +187,13 @@ class _Run:
     interrupts: Interrupts
     state: TrainingState = field(default_factory=TrainingState)
     undo: tuple[Arrays, Metadata] | None = None  # the checkpoint from before a long step
+    saved: bool = False  # whether the checkpoint file holds a state of this training
 
     def __post_init__(self) -> None:
         self.settings = self.trainer._settings | {
             "classes": self.train.dataset.classes,
             "training images": len(self.train.dataset),
+            "names and labels of the training images": _fingerprint(self.train.dataset),
             "validation images": len(self.validation) if self.validation is not None else None,
             "batch_size": self.train.batch_size,
             "shuffle": self.train.shuffle,
@@ -209,6 +213,8 @@ class _Run:
             checkpoint.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise DataError(f"{checkpoint.parent}: {error.strerror}") from error
+        if not os.access(checkpoint.parent, os.W_OK):
+            raise DataError(f"{checkpoint.parent}: this folder cannot be written to")
         remove_leftovers(checkpoint)
         if not resume:
             return
@@ -223,6 +229,7 @@ class _Run:
             self.settings,
             steps=len(self.train),
         )
+        self.saved = True
         at = self.state.position
         self.report.say(f"{checkpoint}: going on in epoch {at.epoch} after step {at.step}")
 
@@ -279,6 +286,7 @@ class _Run:
                 trainer.std,
                 self.train.batch_size,
                 trainer.loss,
+                self.train.workers,
             )
             val_loss, val_accuracy = result.loss, result.accuracy
             if not math.isfinite(val_loss):
@@ -317,6 +325,7 @@ class _Run:
         if (name := first_non_finite(arrays)) is not None:
             raise self.diverged(f"{name} holds NaN or infinity")
         write_tensors(self.trainer.checkpoint, arrays, metadata)
+        self.saved = True
 
     def save_interrupted(self, checkpoint: Path) -> None:
         """Write the state after the last whole step, and say how to go on from it."""
@@ -331,8 +340,13 @@ class _Run:
     def diverged(self, what: str) -> TrainingDiverged:
         at, checkpoint = self.state.position, self.trainer.checkpoint
         lr = self.trainer.optimizer.param_groups[0]["lr"]
-        kept = checkpoint is not None and checkpoint.exists()
         return TrainingDiverged(
             f"epoch {at.epoch}, step {at.step}: {what} (learning rate {lr:g})"
-            + (f"; {checkpoint} keeps the last good state" if kept else "")
+            + (f"; {checkpoint} keeps the last good state" if self.saved else "")
         )
+
+
+def _fingerprint(dataset: Dataset) -> int:
+    """A number that tells a data set from another one of the same size."""
+    names = "\n".join(dataset.name(index) for index in range(len(dataset)))
+    return zlib.crc32(names.encode(errors="surrogateescape"), zlib.crc32(dataset.labels.tobytes()))

@@ -41,6 +41,7 @@ def photos(tmp_path):
 
 
 def run(*arguments):
+    """The exit code of a command, or the message that it ends with."""
     with pytest.raises(SystemExit) as end:
         main([str(a) for a in arguments])
     return end.value.code

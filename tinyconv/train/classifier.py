@@ -136,9 +136,7 @@ def clear_errors() -> Iterator[None]:
     except BrokenPipeError:  # as of `| head`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, BackendError, TrainingDiverged) as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        package = Path(tinyconv.__file__).parent
-        if isinstance(error, ValueError) and not Path(frames[-1].filename).is_relative_to(package):
+        if isinstance(error, ValueError) and not _is_ours(error):
             raise
         sys.exit(f"error: {error}")
     except MemoryError:
@@ -146,6 +144,13 @@ def clear_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         sys.exit(130)
+
+
+def _is_ours(error: ValueError) -> bool:
+    """Whether a `raise` of tinyconv made the error, with a message for people."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    inside = Path(last.filename).is_relative_to(Path(tinyconv.__file__).parent)
+    return inside and (last.line or "").startswith("raise ")
 
 
 def _refuse_unfinished(out: Path) -> None:

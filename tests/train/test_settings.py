@@ -1,0 +1,47 @@
+"""A settings class as a command line."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from tinyconv.train import Settings, flag, parse
+
+
+@dataclass(frozen=True)
+class Own(Settings):
+    size: int = flag(0, "pixels (default: 7)")
+    depth: float = flag(0.5, "of the network")
+    shuffle: bool = flag(True, "the images")
+
+
+def test_fields_are_flags():
+    found = parse(Own, None, ["--size", "9", "--no-shuffle", "--batch-size", "4", "--resume"])
+    assert (found.size, found.shuffle, found.batch_size, found.resume) == (9, False, 4, True)
+    assert (found.depth, found.lr, found.data) == (0.5, 1e-3, None)
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--size", "0"], "0 found, expected a number >= 1"),
+        (["--lr", "-1"], "-1 found, expected a number >= 0"),
+        (["--lr", "inf"], "inf found"),
+        (["--depth", "nan"], "nan found"),
+        (["--epochs", "1.5"], "invalid whole number value"),
+        (["--wings", "2"], "unrecognized arguments"),
+    ],
+)
+def test_bad_values_are_refused(flags, says, capsys):
+    with pytest.raises(SystemExit) as end:
+        parse(Own, None, flags)
+    assert end.value.code == 2
+    assert says in capsys.readouterr().err
+
+
+def test_help_shows_defaults_once(capsys):
+    with pytest.raises(SystemExit):
+        parse(Own, "What it does.", ["--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "What it does." in shown
+    assert "of the network (default: 0.5)" in shown
+    assert "pixels (default: 7) " in shown

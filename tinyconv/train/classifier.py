@@ -96,13 +96,14 @@ def train_classifier(
         validation,
         epochs=settings.epochs,
         patience=settings.patience,
+        monitor="val_accuracy",
         restore_best=True,
         resume=settings.resume,
     )
-    best = history.best("val_loss").epoch
+    best = history.best("val_accuracy").epoch
     if best < len(history) or len(history) < settings.epochs:
         early = f"stopped early, after epoch {len(history)}; " * (len(history) < settings.epochs)
-        _say(f"{early}keeping the weights of epoch {best}, whose validation loss is the lowest")
+        _say(f"{early}keeping the weights of epoch {best}, the best on the validation images")
     tested = evaluate(model, test, mean, std, settings.batch_size, loss, settings.workers)
     height, width, channels = test.image(0).shape
     card = ModelCard(
@@ -179,7 +180,7 @@ def _result(
         "parameters": _parameters(model),
         "data": {"drawn": test.drawn, "classes": list(test.classes), "test_images": len(test)},
         "history": history.to_json(),
-        "best_epoch": history.best("val_loss").epoch,
+        "best_epoch": history.best("val_accuracy").epoch,
         "stopped_early": len(history) < settings.epochs,
         "test_accuracy": tested.accuracy,
         "test_loss": tested.loss,

@@ -44,10 +44,19 @@ class History:
         return [getattr(epoch, name) for epoch in self.epochs]
 
     def best(self, monitor: Monitor) -> Epoch:
-        """The epoch of the least "val_loss" or the greatest "val_accuracy", the first of equals."""
-        if monitor == "val_accuracy":
-            return max(self.epochs, key=lambda epoch: epoch.val_accuracy or 0.0)
-        return min(self.epochs, key=lambda epoch: getattr(epoch, monitor))
+        """The epoch of the least "val_loss", or of the greatest "val_accuracy".
+
+        Of equal accuracies the least loss counts, of equal losses the first epoch.
+        """
+
+        def rank(epoch: Epoch) -> tuple[float, float]:
+            if epoch.val_loss is None or epoch.val_accuracy is None:
+                raise ValueError(f"epoch {epoch.epoch} was not validated: it cannot be ranked")
+            if monitor == "val_accuracy":
+                return -epoch.val_accuracy, epoch.val_loss
+            return epoch.val_loss, 0.0
+
+        return min(self.epochs, key=rank)
 
     def to_json(self) -> list[dict[str, Any]]:
         """The rows as plain dictionaries."""

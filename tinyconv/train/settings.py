@@ -33,7 +33,7 @@ class Settings:
     )
     seed: int = flag(0, "of weights, order and augmentation")
     patience: int | None = flag(
-        None, "stop after this many epochs without a better validation loss", int
+        None, "stop after this many epochs without a better validation accuracy", int
     )
     workers: int = flag(2, "threads that read and augment images")
     out: str = flag("runs/example", "folder of the model, result.json and the pictures")

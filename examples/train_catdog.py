@@ -1,6 +1,6 @@
 """Cats and dogs: a photo in, "cat" or "dog" out.
 
-Without --data it trains on built-in drawn cats and dogs, in about a minute. With --data it trains
+Without --data it trains on built-in drawn cats and dogs, in a minute or two. With --data it trains
 on a folder of photos, one folder per class, also in Kaggle's layout:
 
     python examples/train_catdog.py --data DATA/cats_vs_dogs --size 64 --batch-size 32 --epochs 12

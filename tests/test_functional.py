@@ -97,3 +97,21 @@ def test_errors_are_value_errors():
     assert issubclass(tinyconv.ShapeError, ValueError)
     assert issubclass(tinyconv.DataError, ValueError)
     assert issubclass(tinyconv.BackendError, RuntimeError)
+
+
+def test_lists_take_the_dtype_of_what_they_stand_beside():
+    assert F.linear([[1.0, 2.0]], [[1.0, 2.0]], [1]).numpy().tolist() == [[6.0]]
+    x = numpy.ones((1, 1, 2, 2), numpy.float32)
+    assert F.conv2d(x, x, bias=[1]).dtype == numpy.float32
+    y = F.batch_norm(x, None, None, weight=[2.0], bias=[3.0], training=True)
+    assert y.dtype == numpy.float32
+    assert numpy.allclose(y.numpy(), 3)
+
+
+def test_unlike_dtypes_are_refused():
+    for other in (numpy.float64, numpy.int64, numpy.uint8):
+        x = numpy.ones((1, 1, 2, 2), other)
+        with pytest.raises(TypeError, match=f"conv2d: input is {numpy.dtype(other)}, weight is "):
+            F.conv2d(x, numpy.ones((1, 1, 2, 2), numpy.float32))
+        with pytest.raises(TypeError, match="linear: input is"):
+            F.linear(x, numpy.ones((3, 2), numpy.float32))

@@ -190,15 +190,15 @@ def _labelled(folder: str, card: ModelCard, on_error: Literal["stop", "skip"]) -
 
 def _class_numbers(folder: str, found: list[str], known: list[str]) -> np.ndarray:
     """For each class of the folder its number in the network; "Cats" is the network's "cat"."""
-    names = list(found)
+    names, outputs = found, known
     if not set(found) <= set(known):
-        names, known = list(map(_singular, found)), list(map(_singular, known))
-    unknown = [given for given, name in zip(found, names, strict=True) if name not in known]
-    if unknown or len(set(names)) < len(names) or len(set(known)) < len(known):
+        names, outputs = list(map(_singular, found)), list(map(_singular, known))
+    ambiguous = len(set(names)) < len(names) or len(set(outputs)) < len(outputs)
+    if ambiguous or not set(names) <= set(outputs):
         raise DataError(
             f"{folder}: has the classes {', '.join(found)}; the network knows {', '.join(known)}"
         )
-    return np.array([known.index(name) for name in names])
+    return np.array([outputs.index(name) for name in names])
 
 
 def _singular(name: str) -> str:

@@ -35,9 +35,14 @@ def _tensor(x: Any) -> Tensor:
 
 
 def _beside(x: Tensor, value: Any, dtype: Any = None) -> Any:
-    """A second argument (target, weight) on x's device; tensors and None pass through."""
+    """A second argument (target, weight) on x's device; tensors and None pass through.
+
+    A list takes x's dtype, unless another one is given.
+    """
     if value is None or isinstance(value, Tensor):
         return value
+    if dtype is None and not hasattr(value, "dtype"):
+        dtype = x.dtype
     return to_module(array_module(x.data), value, dtype)
 
 
@@ -50,7 +55,7 @@ def _pair(name: str, value: Any, least: int) -> tuple[int, int]:
 
 
 def _one_dtype(what: str, x: Tensor, **others: Any) -> None:
-    """Floats of another width would silently double the work: TypeError, as in PyTorch."""
+    """Mixed dtypes would silently be computed in the wider one: TypeError, as in PyTorch."""
     for name, other in others.items():
         if other is not None and other.dtype != x.dtype:
             raise TypeError(f"{what}: input is {x.dtype}, {name} is {other.dtype}; convert one")
@@ -238,6 +243,7 @@ def batch_norm(
     x = _tensor(x)
     if x.ndim < 2:
         raise ShapeError(f"batch_norm: input has shape {x.shape}, expected (N, C, ...)")
+    weight, bias = _beside(x, weight), _beside(x, bias)
     vectors = {
         "weight": weight, "bias": bias, "running_mean": running_mean, "running_var": running_var
     }  # fmt: skip
@@ -261,7 +267,6 @@ def batch_norm(
         training, running_mean, running_var = False, numpy.zeros(x.shape[1]), numpy.ones(x.shape[1])
     given = [r.data if isinstance(r, Tensor) else r for r in (running_mean, running_var)]
     here = [_beside(x, r) for r in given]
-    weight, bias = _beside(x, weight), _beside(x, bias)
     _one_dtype("batch_norm", x, weight=weight, bias=bias)
     y = apply(norm.BatchNorm(training, float(momentum), float(eps)), x, weight, bias, *here)
     for theirs, ours in zip(given, here, strict=True):
@@ -483,8 +488,10 @@ def _reduction(reduction: Reduction) -> Reduction:
 # Images -------------------------------------------------------------------------------------------
 
 
-def normalize_image(x: Any, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """(x / 255 - mean) / std for each channel: uint8 (N, H, W, C) -> float32 (N, C, H, W).
+def normalize_image(
+    x: Any, mean: Sequence[float], std: Sequence[float], dtype: Any = numpy.float32
+) -> Tensor:
+    """(x / 255 - mean) / std for each channel: uint8 (N, H, W, C) -> floats (N, C, H, W).
 
     Raises ShapeError for another number of channels, TypeError for another dtype.
     """
@@ -496,4 +503,4 @@ def normalize_image(x: Any, mean: Sequence[float], std: Sequence[float]) -> Tens
         )
     if x.dtype != numpy.uint8:
         raise TypeError(f"normalize_image: input is {x.dtype}, expected uint8")
-    return apply(image.NormalizeImage(tuple(mean), tuple(std)), x)
+    return apply(image.NormalizeImage(tuple(mean), tuple(std), numpy.dtype(dtype)), x)

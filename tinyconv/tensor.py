@@ -178,6 +178,8 @@ class Tensor:
         return float(self.item())
 
     def __bool__(self) -> bool:
+        if self.data.size != 1:
+            raise ValueError(f"a tensor of shape {self.shape} is neither true nor false")
         return bool(self.item())
 
     @property

@@ -243,3 +243,31 @@ def test_it_finds_the_lowest_point(name):
         ((p - numpy.array([1.0, 0.5])) ** 2).sum().backward()
         optimizer.step()
     assert numpy.abs(p.numpy() - [1, 0.5]).max() < 0.05
+
+
+def test_state_without_a_step_count():
+    """PyTorch's SGD counts none and saves None for what it does not use; Adam's must be there."""
+    p = nn.Parameter(numpy.array([1.0, 2.0]))
+    sgd, adam = SGD([p], lr=0.1, momentum=0.9), Adam([p], lr=0.1)
+    groups = [{"params": [0], "lr": 0.5, "foreach": None}]
+    sgd.load_state_dict({"state": {0: {"momentum_buffer": numpy.ones(2)}}, "param_groups": groups})
+    assert sgd.param_groups[0]["lr"] == 0.5
+    assert "foreach" not in sgd.param_groups[0]
+    p.grad = Tensor(numpy.zeros(2))
+    sgd.step()
+    assert p.numpy().tolist() == pytest.approx([1 - 0.5 * 0.9, 2 - 0.5 * 0.9])
+    sgd.load_state_dict({"state": {0: {"momentum_buffer": None}}, "param_groups": groups})
+    sgd.step()
+    moments = {"exp_avg": numpy.ones(2), "exp_avg_sq": numpy.ones(2)}
+    with pytest.raises(ValueError, match="without 'step'"):
+        adam.load_state_dict({"state": {0: moments}, "param_groups": groups})
+    with pytest.raises(ValueError, match="lr: -3 found"):
+        adam.load_state_dict({"state": {}, "param_groups": [{"params": [0], "lr": -3}]})
+
+
+def test_an_empty_group_is_nothing_to_do():
+    p = nn.Parameter(numpy.ones(2))
+    optimizer = SGD([{"params": []}, {"params": [p]}], lr=0.5)
+    p.grad = Tensor(numpy.ones(2))
+    optimizer.step()
+    assert p.numpy().tolist() == [0.5, 0.5]

@@ -167,20 +167,20 @@ def test_a_schedule_by_steps(new_trainer, new_loader):
     assert ours.fit(new_loader(), epochs=2).column("lr") == pytest.approx([0.001, 0.0001])
 
 
-def test_the_plateau_schedule_sees_the_monitored_figure(
+def test_the_plateau_schedule_sees_the_validation_loss(
     new_trainer, new_loader, validation_set, scripted
 ):
-    scripted([-0.1, -0.2, -0.3, -0.4])  # the accuracy rises
-
     def plateau(mode):
         return lambda o: optim.lr_scheduler.ReduceLROnPlateau(o, mode, 0.1, patience=0)
 
-    options = {"epochs": 4, "monitor": "val_accuracy"}
-    history = new_trainer(scheduler=plateau("max")).fit(new_loader(), validation_set, **options)
-    assert history.column("lr") == [0.01] * 4
-    scripted([-0.1, -0.2, -0.3, -0.4])
-    history = new_trainer(scheduler=plateau("min")).fit(new_loader(), validation_set, **options)
-    assert history.column("lr") == pytest.approx([0.01, 0.01, 0.001, 0.0001])
+    for monitor in ("val_loss", "val_accuracy"):
+        options = {"epochs": 4, "monitor": monitor}
+        scripted([-0.1, -0.2, -0.3, -0.4])  # the loss falls while the accuracy rises
+        history = new_trainer(scheduler=plateau("min")).fit(new_loader(), validation_set, **options)
+        assert history.column("lr") == [0.01] * 4
+        scripted([-0.1, -0.2, -0.3, -0.4])
+        history = new_trainer(scheduler=plateau("max")).fit(new_loader(), validation_set, **options)
+        assert history.column("lr") == pytest.approx([0.01, 0.01, 0.001, 0.0001])
     with pytest.raises(ValueError, match="once an epoch"):
         new_trainer(scheduler=plateau("min"), scheduler_every="step")
 

@@ -134,6 +134,11 @@ class Module:
         """All weights."""
         return (parameter for _, parameter in self.named_parameters())
 
+    @property
+    def dtype(self) -> Any:
+        """The dtype of the weights (of the first one): what the inputs' dtype must be."""
+        return next((p.dtype for p in self.parameters()), numpy.dtype(numpy.float32))
+
     # State ----------------------------------------------------------------------------------------
 
     def _state(self) -> dict[str, tuple[dict[str, Any], str]]:

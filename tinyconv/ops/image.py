@@ -1,6 +1,7 @@
 """From a photo's bytes to the numbers that a network takes."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from tinyconv.op import Op
 
@@ -9,15 +10,16 @@ from tinyconv.op import Op
 class NormalizeImage(Op):
     """y[n,c,h,w] = (x[n,h,w,c] / 255 - mean[c]) / std[c]
 
-    x uint8 (N, H, W, C), as photos are decoded -> y float32 (N, C, H, W), as networks take them.
+    x uint8 (N, H, W, C), as photos are decoded -> y (N, C, H, W) of dtype, as networks take them.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    dtype: Any
 
     def forward(self, xp, x):
-        mean, std = (xp.asarray(v, xp.float32).reshape(-1, 1, 1) for v in (self.mean, self.std))
-        y = xp.ascontiguousarray(x.transpose(0, 3, 1, 2)).astype(xp.float32)
+        mean, std = (xp.asarray(v, self.dtype).reshape(-1, 1, 1) for v in (self.mean, self.std))
+        y = xp.ascontiguousarray(x.transpose(0, 3, 1, 2)).astype(self.dtype)
         y *= 1 / (255 * std)
         y -= mean / std
         return y, ()

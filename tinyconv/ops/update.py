@@ -1,9 +1,9 @@
 """Updates of one parameter by an optimiser, in place.
 
 p is the parameter, g its gradient; arrays that a setting makes needless (v_max without amsgrad)
-may be None. lr is an array of shape () and t the number of this step, an
-array of shape () too, so that a recorded step reads their values anew each time. Formulas and
-their order are PyTorch's (torch.optim).
+may be None. lr is an array of shape () and t the number of this step, an array of shape () too, so
+that a recorded step reads their values anew each time. Formulas and their order are PyTorch's
+(torch.optim).
 """
 
 from dataclasses import dataclass

@@ -53,10 +53,7 @@ class Optimizer:
                 seen.add(p)
             self.param_groups.append(full)
         # Each group's learning rate as an array that stays the same: a recorded step reads it anew.
-        self._rates = [
-            array_module(group["params"][0].data).zeros((), numpy.float64)
-            for group in self.param_groups
-        ]
+        self._rates: dict[int, Array] = {}
 
     def update(self, group: dict[str, Any]) -> Update:
         """The update op for a group's settings."""
@@ -74,16 +71,16 @@ class Optimizer:
 
     def step(self) -> None:
         """Update every parameter that has a gradient."""
-        for group, rate in zip(self.param_groups, self._rates, strict=True):
-            op, used = self.update(group), self.used_slots(group)
+        for number, group in enumerate(self.param_groups):
+            params = [p for p in group["params"] if p.grad is not None]
+            if not params:
+                continue
+            xp = array_module(params[0].data)
+            rate = self._rates.setdefault(number, xp.zeros((), xp.float64))
             rate[...] = group["lr"]
-            for p in group["params"]:
-                if p.grad is None:
-                    continue
-                xp = array_module(p.data)
-                if p not in self.state:
-                    self.state[p] = {"step": xp.zeros((), xp.float64)}
-                state = self.state[p]
+            op, used = self.update(group), self.used_slots(group)
+            for p in params:
+                state = self.state.setdefault(p, {"step": xp.zeros((), xp.float64)})
                 for name in used:
                     if name not in state:
                         state[name] = xp.zeros_like(p.data)
@@ -127,8 +124,13 @@ class Optimizer:
                     raise ValueError(
                         f"state {number}.{name}: shape {numpy.shape(a)} found, expected {expected}"
                     )
-        for group, saved in zip(self.param_groups, state["param_groups"], strict=True):
-            group.update((key, value) for key, value in saved.items() if key != "params")
+        settings = [  # PyTorch's groups hold more than ours
+            {**group, **{key: saved[key] for key in saved if key in group and key != "params"}}
+            for group, saved in zip(self.param_groups, state["param_groups"], strict=True)
+        ]
+        for group in settings:
+            _check_settings(group)
+        self.param_groups = settings
         self.state = {}
         for number, slots in loaded.items():
             p = params[int(number)]
@@ -142,6 +144,8 @@ class Optimizer:
 def _known(slots: dict[str, Any]) -> dict[str, Any]:
     """A parameter's state as it was saved; PyTorch's SGD counts no steps and saves None."""
     given = {name: a for name, a in slots.items() if a is not None}
+    if "step" not in given and given.keys() - {"momentum_buffer"}:
+        raise ValueError(f"state: {', '.join(given)} found without 'step'")
     return {"step": numpy.array(float(bool(given))), **given}
 
 

@@ -22,8 +22,9 @@ import tinyconv
 from tinyconv import functional as F
 from tinyconv.backend import backend_name
 from tinyconv.data import Dataset, Loader
-from tinyconv.errors import BackendError, DataError
+from tinyconv.errors import BackendError, DataError, ShapeError
 from tinyconv.io import ModelCard, atomic_write, save_model
+from tinyconv.io.tensor_file import read_tensors
 from tinyconv.nn import Module
 from tinyconv.optim import Optimizer
 from tinyconv.train.evaluation import Evaluation, Loss, evaluate
@@ -136,6 +137,7 @@ def clear_errors() -> Iterator[None]:
         yield
     except BrokenPipeError:  # as of `| head`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)  # what shells give a program that SIGPIPE ended
     except (ValueError, BackendError, TrainingDiverged) as error:
         if isinstance(error, ValueError) and not _is_ours(error):
             raise
@@ -149,20 +151,27 @@ def clear_errors() -> Iterator[None]:
 
 def _is_ours(error: ValueError) -> bool:
     """Whether a `raise` of tinyconv made the error, with a message for people."""
+    if isinstance(error, DataError | ShapeError):
+        return True
     last = traceback.extract_tb(error.__traceback__)[-1]
     inside = Path(last.filename).is_relative_to(Path(tinyconv.__file__).parent)
     return inside and (last.line or "").startswith("raise ")
 
 
 def _refuse_unfinished(out: Path) -> None:
-    """A checkpoint newer than the folder's result is of an interrupted training: keep it."""
+    """Keep a checkpoint that result.json does not tell the end of: its training was interrupted."""
     checkpoint, result = out / "checkpoint.safetensors", out / "result.json"
     if not checkpoint.exists():
         return
-    if not result.exists() or result.stat().st_mtime < checkpoint.stat().st_mtime:
+    try:
+        _, metadata = read_tensors(checkpoint)
+        finished = json.loads(result.read_text())["history"] == (metadata or {})["history"]
+    except (OSError, ValueError, KeyError, TypeError):
+        finished = False
+    if not finished:
         raise DataError(
             f"{out}: holds an unfinished training: go on with it by --resume, "
-            "or give another --out, or remove the folder"
+            f"or give another --out, or remove {checkpoint}"
         )
 
 

@@ -56,7 +56,7 @@ def evaluate(
     try:
         with no_grad():
             for batch in Loader(dataset, batch_size, workers=workers).epoch(0):
-                logits = model(F.normalize_image(batch.images, mean, std))
+                logits = model(F.normalize_image(batch.images, mean, std, model.dtype))
                 loss_sum += loss(logits, batch.labels).item() * len(batch.labels)
                 probabilities.append(to_numpy(F.softmax(logits, 1)))
     finally:

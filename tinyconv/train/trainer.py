@@ -53,8 +53,8 @@ class Trainer:
 
     mean, std         normalisation of each channel, (x / 255 - mean) / std
     loss              called with logits (N, C) and labels int64 (N,)
-    scheduler         of tinyconv.optim.lr_scheduler; ReduceLROnPlateau is given the monitored
-                      figure, or the training loss where there is no validation set
+    scheduler         of tinyconv.optim.lr_scheduler; ReduceLROnPlateau is given the validation
+                      loss, or the training loss where there is no validation set
     scheduler_every   move it on after each "epoch" or after each "step"
     out               folder of checkpoint.safetensors, made if missing; without it nothing is saved
     checkpoint_every  steps between checkpoints, beside the one at each epoch's end
@@ -94,7 +94,7 @@ class Trainer:
     def step(self, images: Array, labels: Array) -> tuple[Tensor, Tensor]:
         """One step on a batch, uint8 (N, H, W, C) and int64 (N,): its loss, and logits (N, C)."""
         self.optimizer.zero_grad()
-        logits = self.model(F.normalize_image(images, self.mean, self.std))
+        logits = self.model(F.normalize_image(images, self.mean, self.std, self.model.dtype))
         loss = self.loss(logits, labels)
         loss.backward()
         self.optimizer.step()
@@ -193,7 +193,7 @@ class _Run:
         self.settings = self.trainer._settings | {
             "classes": self.train.dataset.classes,
             "training images": len(self.train.dataset),
-            "names and labels of the training images": _fingerprint(self.train.dataset),
+            "checksum of the training images' names and labels": _fingerprint(self.train.dataset),
             "validation images": len(self.validation) if self.validation is not None else None,
             "batch_size": self.train.batch_size,
             "shuffle": self.train.shuffle,
@@ -306,8 +306,7 @@ class _Run:
             if self.restore_best and state.history.best(self.monitor) is row:
                 state.best = trainer.model.state_dict()
             if isinstance(trainer.scheduler, ReduceLROnPlateau):
-                metric = row.train_loss if val_loss is None else getattr(row, self.monitor)
-                trainer.scheduler.step(metric)
+                trainer.scheduler.step(row.train_loss if val_loss is None else val_loss)
             elif trainer.scheduler and trainer.scheduler_every == "epoch":
                 trainer.scheduler.step()
         self.report.end_epoch(row)

@@ -31,7 +31,7 @@ class Dataset:
 
     def image(self, index: int) -> np.ndarray:
         """Image `index` as uint8 (H, W, C), the same at every call; not to be written to."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} defines no image")
 
     def name(self, index: int) -> str:
         """What people call image `index`: its file name, or "#12" where there is none."""

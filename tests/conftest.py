@@ -6,6 +6,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import tinyconv
+from tinyconv import op
 
 # No deadline: a first call may compile or load something. The `backend` fixture does not change
 # between the examples of one test, so it may stand beside @given.
@@ -38,6 +39,12 @@ def _clean_start():
     tinyconv.manual_seed(0)
     yield
     tinyconv.use_backend("numpy")
+
+
+@pytest.fixture
+def empty_registry(monkeypatch):
+    """No kernels but those that the test registers, and none of them afterwards."""
+    monkeypatch.setattr(op, "_kernels", {})
 
 
 @pytest.fixture(params=["numpy", _CUPY])

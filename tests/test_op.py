@@ -7,7 +7,6 @@ import pytest
 
 import tinyconv
 from tinyconv import Tensor
-from tinyconv import op as op_module
 from tinyconv.op import Op, register, run, run_backward
 from tinyconv.ops.activation import ReLU
 from tinyconv.ops.elementwise import Multiply, Power
@@ -17,9 +16,7 @@ from tinyconv.testing import kernel_error
 X = numpy.array([-1.0, 2.0, 3.0])
 
 
-@pytest.fixture(autouse=True)
-def _own_registry(monkeypatch):
-    monkeypatch.setattr(op_module, "_kernels", {})
+pytestmark = pytest.mark.usefixtures("empty_registry")
 
 
 def always(op, xp, *arguments):

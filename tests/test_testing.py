@@ -6,7 +6,6 @@ import math
 import numpy
 import pytest
 
-from tinyconv import op as op_module
 from tinyconv.op import Op, register
 from tinyconv.ops.activation import ReLU
 from tinyconv.ops.elementwise import Multiply
@@ -18,9 +17,7 @@ from tinyconv.testing import gradient_error, kernel_error, relative_error
 X = numpy.array([-1.0, 2.0, 3.0])
 
 
-@pytest.fixture(autouse=True)
-def _own_registry(monkeypatch):
-    monkeypatch.setattr(op_module, "_kernels", {})
+pytestmark = pytest.mark.usefixtures("empty_registry")
 
 
 def always(op, xp, *arguments):

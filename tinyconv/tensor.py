@@ -110,8 +110,10 @@ class Tensor:
         if gradient is None and self.data.size != 1:
             raise RuntimeError(f"backward: shape {self.shape} has no single value: pass `gradient`")
         module = array_module(self.data)
-        one = module.ones_like(self.data)
-        seed = one if gradient is None else to_module(module, gradient, self.dtype)
+        if gradient is None:
+            seed = module.ones_like(self.data)
+        else:
+            seed = to_module(module, gradient, self.dtype)
         if seed.shape != self.shape:
             raise ShapeError(f"backward: gradient has shape {seed.shape}, expected {self.shape}")
         if self.node is None:

@@ -21,6 +21,8 @@ MAY_IMPORT = {
     "ops": {"errors", "op"},
     "tensor": BASE | {"ops"},
     "functional": BASE | {"ops", "tensor"},
+    "kernels": ENGINE - {"tensor", "functional"},
+    "compiler": ENGINE | {"kernels", "nn", "optim"},
     "testing": ENGINE,
     "nn": ENGINE,
     "optim": ENGINE,

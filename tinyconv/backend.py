@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from types import ModuleType
 from typing import Any
@@ -40,16 +41,28 @@ def _load(name: str) -> ModuleType:
 
 
 _xp: ModuleType | None = None
+_kernels_wanted = os.environ.get("TINYCONV_KERNELS") != "0"
 
 
-def use_backend(name: str) -> None:
+def use_backend(name: str, kernels: bool | None = None) -> None:
     """Choose where new tensors, weights and batches live: "numpy" (CPU) or "cupy" (NVIDIA GPU).
 
-    The environment variable TINYCONV_BACKEND sets the choice a program starts with.
+    kernels=False computes everything by the reference code in ops/, True by compiled kernels where
+    there is one; None leaves that as it is. The environment variables TINYCONV_BACKEND and
+    TINYCONV_KERNELS (0 for none) set what a program starts with.
     Raises BackendError where CuPy or a GPU is missing, or the name is not known.
     """
-    global _xp
+    global _xp, _kernels_wanted
     _xp = _load(name)
+    if kernels is not None:
+        _kernels_wanted = kernels
+    if _kernels_wanted and _xp is numpy:
+        importlib.import_module("tinyconv.kernels.cpu")  # they register themselves on the ops
+
+
+def kernels_wanted() -> bool:
+    """Whether ops may be computed by kernels, not by their reference code alone."""
+    return _kernels_wanted
 
 
 def xp() -> ModuleType:

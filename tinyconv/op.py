@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, ClassVar, Literal
 
-from tinyconv.backend import Array, array_module
+from tinyconv.backend import Array, array_module, kernels_wanted
 
 Saved = tuple[Any, ...]
 Gradients = tuple[Array | None, ...]
@@ -72,9 +72,10 @@ def register(op_type: type[Op], direction: Direction, when: Callable[..., bool])
 def _choose(
     op: Op, direction: Direction, xp: ModuleType, arguments: tuple[Any, ...]
 ) -> Kernel | None:
-    for kernel in _kernels.get((type(op), direction), ()):
-        if kernel.when(op, xp, *arguments):
-            return kernel
+    if kernels_wanted():
+        for kernel in _kernels.get((type(op), direction), ()):
+            if kernel.when(op, xp, *arguments):
+                return kernel
     return None
 
 

@@ -1,0 +1,244 @@
+"""Vectors of float32 as a type for Numba, and the block of a matrix product built on them.
+
+LLVM turns loops over contiguous channels into vector code by itself; what it does not find is a
+block of results that stays in registers. `block` writes that loop in LLVM's own language.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.typing.templates import ConcreteTemplate, infer_global, signature
+from numba.extending import intrinsic, lower_builtin, models, register_model
+
+_FEATURES = llvm.get_host_cpu_features()
+REGISTERS = 32 if _FEATURES.get("avx512f") or _FEATURES.get("neon") else 16
+
+# Numbers in a vector: what one register holds (16 with AVX-512, 8 with AVX, 4 with SSE and NEON).
+LANES = 16 if _FEATURES.get("avx512f") else 8 if _FEATURES.get("avx") else 4
+
+
+_LLVM_VECTOR = ir.VectorType(ir.FloatType(), LANES)
+
+
+class VectorType(types.Type):
+    """LANES numbers of float32 that live in one register."""
+
+    def __init__(self) -> None:
+        super().__init__(name=f"float32x{LANES}")
+
+
+vector = VectorType()
+
+
+@register_model(VectorType)
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, numba_type: Any) -> None:
+        super().__init__(manager, numba_type, _LLVM_VECTOR)
+
+
+def _vector_at(builder: Any, pointer: Any, index: Any) -> Any:
+    """The address of pointer[index] as that of a vector."""
+    return builder.bitcast(builder.gep(pointer, [index]), _LLVM_VECTOR.as_pointer())
+
+
+def _broadcast(builder: Any, number: Any) -> Any:
+    nothing = ir.Constant(_LLVM_VECTOR, ir.Undefined)
+    first = builder.insert_element(nothing, number, ir.Constant(ir.IntType(32), 0))
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+    return builder.shuffle_vector(first, nothing, zeros)
+
+
+def _call(builder: Any, name: str, result: Any, *arguments: Any) -> Any:
+    """Call one of LLVM's own functions."""
+    kind = ir.FunctionType(result, [argument.type for argument in arguments])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
+
+
+def _multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    return _call(builder, f"llvm.fma.v{LANES}f32", _LLVM_VECTOR, a, b, c)
+
+
+def _mask(builder: Any, lanes: Any) -> Any:
+    """The mask of the first `lanes` lanes."""
+    kind = ir.VectorType(ir.IntType(32), LANES)
+    nothing = ir.Constant(kind, ir.Undefined)
+    count = builder.trunc(lanes, ir.IntType(32))
+    first = builder.insert_element(nothing, count, ir.Constant(ir.IntType(32), 0))
+    counts = builder.shuffle_vector(first, nothing, ir.Constant(kind, [0] * LANES))
+    return builder.icmp_signed("<", ir.Constant(kind, list(range(LANES))), counts)
+
+
+_ALIGN = ir.Constant(ir.IntType(32), 4)
+
+
+def _masked_load(builder: Any, where: Any, mask: Any) -> Any:
+    zero = ir.Constant(_LLVM_VECTOR, [0.0] * LANES)
+    name = f"llvm.masked.load.v{LANES}f32.p0"
+    return _call(builder, name, _LLVM_VECTOR, where, _ALIGN, mask, zero)
+
+
+def _masked_store(builder: Any, value: Any, where: Any, mask: Any) -> None:
+    name = f"llvm.masked.store.v{LANES}f32.p0"
+    _call(builder, name, ir.VoidType(), value, where, _ALIGN, mask)
+
+
+@intrinsic
+def offset(_, pointer, count):
+    """The pointer to the number that comes `count` numbers later."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.gep(arguments[0], [arguments[1]])
+
+    return pointer(pointer, types.intp), generate
+
+
+@intrinsic
+def load(_, pointer, index):
+    """The vector pointer[index : index + LANES]."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.load(_vector_at(builder, *arguments), align=4)
+
+    return vector(pointer, types.intp), generate
+
+
+@intrinsic
+def store(_, pointer, index, value):
+    """pointer[index : index + LANES] = value"""
+
+    def generate(context, builder, signature, arguments):
+        builder.store(arguments[2], _vector_at(builder, *arguments[:2]), align=4)
+        return context.get_dummy_value()
+
+    return types.void(pointer, types.intp, vector), generate
+
+
+@intrinsic
+def load_first(_, pointer, index, lanes):
+    """The vector pointer[index : index + lanes], zero from there on."""
+
+    def generate(context, builder, signature, arguments):
+        pointer, index, lanes = arguments
+        return _masked_load(builder, _vector_at(builder, pointer, index), _mask(builder, lanes))
+
+    return vector(pointer, types.intp, types.intp), generate
+
+
+@intrinsic
+def store_first(_, pointer, index, value, lanes):
+    """pointer[index : index + lanes] = value's first lanes"""
+
+    def generate(context, builder, signature, arguments):
+        pointer, index, value, lanes = arguments
+        where = _vector_at(builder, pointer, index)
+        _masked_store(builder, value, where, _mask(builder, lanes))
+        return context.get_dummy_value()
+
+    return types.void(pointer, types.intp, vector, types.intp), generate
+
+
+@intrinsic
+def broadcast(_, number):
+    """The vector of LANES times the same number."""
+
+    def generate(context, builder, signature, arguments):
+        return _broadcast(builder, arguments[0])
+
+    return vector(types.float32), generate
+
+
+@intrinsic
+def multiply_add(_, a, b, c):
+    """a * b + c for vectors, rounded once."""
+
+    def generate(context, builder, signature, arguments):
+        return _multiply_add(builder, *arguments)
+
+    return vector(vector, vector, vector), generate
+
+
+def _arithmetic(operation: Any, instruction: str) -> None:
+    @infer_global(operation)
+    class _Template(ConcreteTemplate):
+        cases = [signature(vector, vector, vector)]  # noqa: RUF012
+
+    @lower_builtin(operation, vector, vector)
+    def _lower(context, builder, signature, arguments):
+        return getattr(builder, instruction)(*arguments)
+
+
+_arithmetic(operator.add, "fadd")
+_arithmetic(operator.sub, "fsub")
+_arithmetic(operator.mul, "fmul")
+
+
+def make_block(rows: int, vectors: int) -> Any:
+    """A function for Numba: a block of rows x (vectors * LANES) sums that stays in registers.
+
+    block(a, ar, ao, ak, b, bo, bk, s, sr, c, cr, outer, inner, lanes) computes
+
+        c[r cr + l] = s[r sr + l] + sum_{o < outer, k < inner} a[r ar + o ao + k ak] * b[o bo + k bk + l]
+
+    for r < rows and l < (vectors - 1) LANES + lanes, all of them pointers to float32. Two nested
+    sums reach the windows in images: o walks over rows of pixels, k along one.
+    """
+    cells = [(r, v) for r in range(rows) for v in range(vectors)]
+
+    @intrinsic
+    def block(_, a, ar, ao, ak, b, bo, bk, s, sr, c, cr, outer, inner, lanes):
+        def generate(context, builder, signature, arguments):
+            a, ar, ao, ak, b, bo, bk, s, sr, c, cr, outer, inner, lanes = arguments
+            mask = _mask(builder, lanes)
+
+            def number(n):
+                return ir.Constant(ir.IntType(64), n)
+
+            def moved(pointer, stride, count):
+                return builder.gep(pointer, [builder.mul(stride, count)])
+
+            def load_part(pointer, v):  # the last vector may be cut short
+                where = _vector_at(builder, pointer, number(v * LANES))
+                if v < vectors - 1:
+                    return builder.load(where, align=4)
+                return _masked_load(builder, where, mask)
+
+            def store_part(value, pointer, v):
+                where = _vector_at(builder, pointer, number(v * LANES))
+                if v < vectors - 1:
+                    builder.store(value, where, align=4)
+                else:
+                    _masked_store(builder, value, where, mask)
+
+            # LLVM turns these places on the stack into registers.
+            sums = {cell: cgutils.alloca_once(builder, _LLVM_VECTOR) for cell in cells}
+            for r, v in cells:
+                builder.store(load_part(moved(s, sr, number(r)), v), sums[r, v])
+            with cgutils.for_range(builder, outer) as outer_loop:
+                a_outer = moved(a, ao, outer_loop.index)
+                a_rows = [moved(a_outer, ar, number(r)) for r in range(rows)]
+                b_outer = moved(b, bo, outer_loop.index)
+                with cgutils.for_range(builder, inner) as loop:
+                    b_inner = moved(b_outer, bk, loop.index)
+                    b_vectors = [load_part(b_inner, v) for v in range(vectors)]
+                    for r in range(rows):
+                        a_number = builder.load(moved(a_rows[r], ak, loop.index))
+                        a_vector = _broadcast(builder, a_number)
+                        for v in range(vectors):
+                            before = builder.load(sums[r, v])
+                            total = _multiply_add(builder, a_vector, b_vectors[v], before)
+                            builder.store(total, sums[r, v])
+            for r, v in cells:
+                store_part(builder.load(sums[r, v]), moved(c, cr, number(r)), v)
+            return context.get_dummy_value()
+
+        I = types.intp
+        kinds = (a, I, I, I, b, I, I, s, I, c, I, I, I, I)
+        return types.void(*kinds), generate
+
+    return block

@@ -20,6 +20,7 @@ __all__ = [
     "ShapeError",
     "Tensor",
     "backend_name",
+    "compile",
     "conv_output_size",
     "data",
     "functional",
@@ -41,6 +42,8 @@ _LOADED_WHEN_USED = ("data", "io", "models", "testing", "train")
 
 
 def __getattr__(name: str) -> Any:
+    if name == "compile":
+        return importlib.import_module("tinyconv.compiler").compile
     if name in _LOADED_WHEN_USED:
         return importlib.import_module(f"tinyconv.{name}")
     raise AttributeError(f"module 'tinyconv' has no attribute {name!r}")

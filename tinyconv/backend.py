@@ -102,7 +102,7 @@ def to_module(module: ModuleType, value: Any, dtype: Any = None) -> Array:
 def to_numpy(value: Any) -> numpy.ndarray:
     """A tensor or an array of either library as a NumPy array, without a copy where it is one."""
     if hasattr(value, "requires_grad"):
-        value = value.data
+        return value.detach().numpy()
     return numpy.asarray(value) if array_module(value) is numpy else value.get()
 
 

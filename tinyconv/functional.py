@@ -17,6 +17,7 @@ from tinyconv.ops import activation, conv, image, loss, norm, pool, shape
 from tinyconv.ops import dropout as dropout_ops
 from tinyconv.ops import linear as linear_ops
 from tinyconv.ops.window import Window, conv_output_size
+from tinyconv.recorder import recorder
 from tinyconv.tensor import Tensor, apply
 
 __all__ = [
@@ -448,8 +449,9 @@ def _check_target(x: Tensor, target: Tensor | Array, ignore_index: int) -> None:
             f"target: shape {tuple(target.shape)} found, expected {expected} "
             f"for an input of shape {x.shape}"
         )
-    # Looking at values on a GPU would make it wait: labels are checked where they come from.
-    if not probabilities and array_module(target) is numpy:
+    # Looking at values on a GPU would make it wait: labels are checked where they come from. A
+    # step that is being recorded has no values; when it runs, a wrong class makes the loss NaN.
+    if not probabilities and array_module(target) is numpy and not recorder():
         wrong = target[((target < 0) | (target >= C)) & (target != ignore_index)]
         if wrong.size:
             raise IndexError(f"target: class {wrong[0]} found, expected 0 to {C - 1}")

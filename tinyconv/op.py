@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any, ClassVar, Literal
 
 from tinyconv.backend import Array, array_module, kernels_wanted
+from tinyconv.recorder import recorder
 
 Saved = tuple[Any, ...]
 Gradients = tuple[Array | None, ...]
@@ -69,9 +70,10 @@ def register(op_type: type[Op], direction: Direction, when: Callable[..., bool])
     return decorate
 
 
-def _choose(
+def choose(
     op: Op, direction: Direction, xp: ModuleType, arguments: tuple[Any, ...]
 ) -> Kernel | None:
+    """The first registered kernel whose condition holds, None where the reference is to be used."""
     if kernels_wanted():
         for kernel in _kernels.get((type(op), direction), ()):
             if kernel.when(op, xp, *arguments):
@@ -81,21 +83,25 @@ def _choose(
 
 def which(op: Op, direction: Direction, *arguments: Any) -> str:
     """The name of the kernel that `run` would use for these arguments, or "reference"."""
-    kernel = _choose(op, direction, array_module(arguments[0]), arguments)
+    kernel = choose(op, direction, array_module(arguments[0]), arguments)
     return kernel.name if kernel else "reference"
 
 
 def run(op: Op, *inputs: Any) -> tuple[Array, Saved]:
     """Compute `op` forward on arrays: its output, and what its backward needs."""
+    if record := recorder():
+        return record.run(op, inputs)
     xp = array_module(inputs[0])
-    kernel = _choose(op, "forward", xp, inputs)
+    kernel = choose(op, "forward", xp, inputs)
     return kernel.compute(op, xp, *inputs) if kernel else op.forward(xp, *inputs)
 
 
 def run_backward(op: Op, gy: Array, saved: Saved, needs: tuple[bool, ...]) -> Gradients:
     """Compute `op` backward: the gradient of each input from the gradient `gy` of its output."""
+    if record := recorder():
+        return record.run_backward(op, gy, saved, needs)
     xp = array_module(gy)
-    kernel = _choose(op, "backward", xp, (gy, saved, needs))
+    kernel = choose(op, "backward", xp, (gy, saved, needs))
     if kernel:
         return kernel.compute(op, xp, gy, saved, needs)
     return op.backward(xp, gy, saved, needs)

@@ -15,6 +15,7 @@ from tinyconv.backend import Array, array_module, asarray, to_module, to_numpy
 from tinyconv.errors import ShapeError
 from tinyconv.op import Op, Saved, run, run_backward
 from tinyconv.ops import elementwise, linear, reduce, shape
+from tinyconv.recorder import recorder
 
 _recording = True
 _calls = itertools.count()
@@ -29,6 +30,11 @@ def no_grad() -> Iterator[None]:
         yield
     finally:
         _recording = before
+
+
+def is_grad_enabled() -> bool:
+    """Whether calls are remembered for backward(): not inside of no_grad()."""
+    return _recording
 
 
 @dataclass(eq=False)
@@ -52,6 +58,10 @@ def apply(op: Op, *inputs: Any) -> Tensor:
     """Run `op` on tensors (and plain arrays or None), remembered where a gradient is wanted."""
     arrays = [x.data if isinstance(x, Tensor) else x for x in inputs]
     y, saved = run(op, *arrays)
+    if record := recorder():
+        for x in inputs:
+            if isinstance(x, Tensor) and x.node is None:
+                record.uses(x)
     output = Tensor._of(y)
     if _recording:
         sources = tuple(
@@ -117,7 +127,7 @@ class Tensor:
         if seed.shape != self.shape:
             raise ShapeError(f"backward: gradient has shape {seed.shape}, expected {self.shape}")
         if self.node is None:
-            self._receive(seed.copy())
+            self._receive(_copy(seed))
             return
         # The gradients that have arrived so far. Going back in the order of the calls, all that
         # used an output has given its share before the call that computed it is reached.
@@ -125,7 +135,7 @@ class Tensor:
         for node in _calls_up_to(self.node):
             gy = arrived.pop(node)
             if node.retains is not None:
-                node.retains._receive(gy.copy())
+                node.retains._receive(_copy(gy))
             if node.saved is None:
                 raise RuntimeError(
                     "backward: this graph was used and freed; call the first "
@@ -138,10 +148,11 @@ class Tensor:
                     continue
                 if gx is None:
                     raise RuntimeError(f"backward: {node.op} has no gradient for one of its inputs")
-                gx = gx.astype(source.dtype, copy=False)
+                if gx.dtype != source.dtype:
+                    gx = run(elementwise.Cast(source.dtype), gx)[0]
                 if isinstance(source, Tensor):
                     # A leaf keeps its gradient: it must not share memory with another one's.
-                    source._receive(gx if gx.flags.owndata and gx is not gy else gx.copy())
+                    source._receive(gx if gx.flags.owndata and gx is not gy else _copy(gx))
                 elif source in arrived:
                     arrived[source] = run(elementwise.Add(), arrived[source], gx)[0]
                 else:
@@ -153,6 +164,8 @@ class Tensor:
         if self.grad is not None:
             gradient = run(elementwise.Add(), self.grad.data, gradient)[0]
         self.grad = Tensor._of(gradient)
+        if record := recorder():
+            record.uses(self)
 
     def retain_grad(self) -> None:
         """Keep the gradient of this intermediate tensor in `.grad`, as a leaf does."""
@@ -170,10 +183,12 @@ class Tensor:
 
     def numpy(self) -> numpy.ndarray:
         """The values as a NumPy array (shared with the tensor on the CPU)."""
+        _tell_read("numpy()")
         return to_numpy(self.data)
 
     def item(self) -> float | int:
         """The value of a tensor that holds exactly one."""
+        _tell_read("item()")
         return self.data.item()
 
     def __float__(self) -> float:
@@ -317,6 +332,15 @@ class Tensor:
             if not isinstance(part, plain):
                 raise TypeError(f"index: {type(part).__name__} found, expected ints and slices")
         return apply(shape.Slice(parts), self)
+
+
+def _copy(array: Array) -> Array:
+    return run(elementwise.Cast(array.dtype), array)[0]
+
+
+def _tell_read(what: str) -> None:
+    if record := recorder():
+        record.value_read(what)
 
 
 def _calls_up_to(last: Node) -> list[Node]:

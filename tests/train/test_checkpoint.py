@@ -9,6 +9,7 @@ import safetensors.numpy
 import tinyconv
 from tinyconv import functional as F
 from tinyconv import optim
+from tinyconv.data import Loader
 from tinyconv.data.transforms import RandomCrop
 from tinyconv.errors import DataError
 from tinyconv.io.tensor_file import read_tensors, write_tensors
@@ -22,7 +23,7 @@ class Killed(Exception):
 
 
 def dying_loss(call):
-    """Cross-entropy that raises Killed in its n-th call."""
+    """Cross-entropy that raises Killed in its n-th call,."""
     calls = 0
 
     def loss(logits, labels):
@@ -33,6 +34,25 @@ def dying_loss(call):
         return F.cross_entropy(logits, labels)
 
     return loss
+
+
+class DyingLoader(Loader):
+    """Raises Killed in the place of its n-th batch."""
+
+    batches_left = None
+
+    def epoch(self, number, start=0):
+        for batch in super().epoch(number, start):
+            if self.batches_left == 0:
+                raise Killed
+            self.batches_left -= 1
+            yield batch
+
+
+def dying_loader(loader, batches):
+    loader.__class__ = DyingLoader
+    loader.batches_left = batches
+    return loader
 
 
 def figures(history):
@@ -84,6 +104,23 @@ def test_resume_is_bit_identical(new_trainer, new_loader, validation_set, setup,
     for number, arrays in theirs["state"].items():
         assert_same(ours["state"][number], arrays)
     assert resumed.optimizer.param_groups[0]["lr"] == whole.optimizer.param_groups[0]["lr"]
+
+
+@pytest.mark.parametrize("batches", [1, 2, 7, 9, 20])
+def test_resume_of_a_compiled_training_is_bit_identical(
+    new_trainer, new_loader, validation_set, batches
+):
+    whole = new_trainer(out=None, eager=False)
+    expected = whole.fit(new_loader(), validation_set, epochs=EPOCHS)
+    with pytest.raises(Killed):
+        new_trainer(checkpoint_every=1, eager=False).fit(
+            dying_loader(new_loader(), batches), validation_set, epochs=EPOCHS
+        )
+    resumed = new_trainer(seed=123, eager=False)
+    history = resumed.fit(new_loader(), validation_set, epochs=EPOCHS, resume=True)
+    assert resumed._compiled_step.refusal is None
+    assert figures(history) == figures(expected)
+    assert_same(resumed.model.state_dict(), whole.model.state_dict())
 
 
 def test_stopping_many_times(new_trainer, new_loader, validation_set):

@@ -9,6 +9,7 @@ import numpy
 
 from tinyconv.backend import Array, asarray, to_numpy
 from tinyconv.errors import ShapeError
+from tinyconv.recorder import recorder
 from tinyconv.tensor import Tensor
 
 
@@ -38,6 +39,8 @@ class Module:
         raise TypeError(f"{type(self).__name__} defines no forward")
 
     def __call__(self, *inputs: Any, **settings: Any) -> Tensor:
+        if record := recorder():
+            record.uses(self)
         try:
             return self.forward(*inputs, **settings)
         except ShapeError as error:

@@ -10,6 +10,7 @@ import numpy
 from tinyconv.backend import Array, array_module, asarray, to_numpy
 from tinyconv.op import run
 from tinyconv.ops.update import CountStep, Update
+from tinyconv.recorder import recorder
 from tinyconv.tensor import Tensor
 
 
@@ -71,13 +72,15 @@ class Optimizer:
 
     def step(self) -> None:
         """Update every parameter that has a gradient."""
+        if record := recorder():
+            record.uses(self)
         for number, group in enumerate(self.param_groups):
             params = [p for p in group["params"] if p.grad is not None]
             if not params:
                 continue
             xp = array_module(params[0].data)
             rate = self._rates.setdefault(number, xp.zeros((), xp.float64))
-            rate[...] = group["lr"]
+            self.set_rates()
             op, used = self.update(group), self.used_slots(group)
             for p in params:
                 state = self.state.setdefault(p, {"step": xp.zeros((), xp.float64)})
@@ -87,6 +90,11 @@ class Optimizer:
                 run(CountStep(), state["step"])
                 slots = [state.get(name) for name in self.slots]
                 run(op, p.data, p.grad.data, rate, state["step"], *slots)
+
+    def set_rates(self) -> None:
+        """Write the groups' learning rates into the arrays that the update ops read them from."""
+        for number, rate in self._rates.items():
+            rate[...] = self.param_groups[number]["lr"]
 
     def _all_params(self) -> list[Tensor]:
         return [p for group in self.param_groups for p in group["params"]]

@@ -82,6 +82,7 @@ def train_classifier(
         scheduler=scheduler,
         out=out,
         checkpoint_every=settings.checkpoint_every,
+        eager=settings.eager,
     )
     loader = Loader(
         rest,
@@ -105,7 +106,9 @@ def train_classifier(
     if best < len(history) or len(history) < settings.epochs:
         early = f"stopped early, after epoch {len(history)}; " * (len(history) < settings.epochs)
         _say(f"{early}keeping the weights of epoch {best}, the best on the validation images")
-    tested = evaluate(model, test, mean, std, settings.batch_size, loss, settings.workers)
+    tested = evaluate(
+        model, test, mean, std, settings.batch_size, loss, settings.workers, settings.eager
+    )
     height, width, channels = test.image(0).shape
     card = ModelCard(
         architecture=model.architecture,

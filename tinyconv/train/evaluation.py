@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from tinyconv import functional as F
-from tinyconv.backend import to_numpy
+from tinyconv.backend import Array, to_numpy
+from tinyconv.compiler import compile
 from tinyconv.data.dataset import Dataset
 from tinyconv.data.loader import Loader
 from tinyconv.nn import Module
@@ -43,22 +44,30 @@ def evaluate(
     batch_size: int = 64,
     loss: Loss = F.cross_entropy,
     workers: int = 2,
+    eager: bool = False,
 ) -> Evaluation:
     """Run the network in eval mode, without gradients, on every image of `dataset`.
 
-    `mean` and `std` are the normalisation it was trained with. Raises ValueError for an empty set.
+    Compiled (tinyconv.compile), unless `eager`. `mean` and `std` are the normalisation it was
+    trained with. Raises ValueError for an empty set.
     """
     if len(dataset) == 0:
         raise ValueError("evaluate: the data set is empty")
     was_training = model.training
     model.eval()
     loss_sum, probabilities = 0.0, []
+
+    def forward(images: Array, labels: Array) -> tuple[Tensor, Tensor]:
+        logits = model(F.normalize_image(images, mean, std, model.dtype))
+        return loss(logits, labels), F.softmax(logits, 1)
+
+    step = forward if eager else compile(forward, strict=False)
     try:
         with no_grad():
             for batch in Loader(dataset, batch_size, workers=workers).epoch(0):
-                logits = model(F.normalize_image(batch.images, mean, std, model.dtype))
-                loss_sum += loss(logits, batch.labels).item() * len(batch.labels)
-                probabilities.append(to_numpy(F.softmax(logits, 1)))
+                batch_loss, batch_probabilities = step(batch.images, batch.labels)
+                loss_sum += batch_loss.item() * len(batch.labels)
+                probabilities.append(to_numpy(batch_probabilities))
     finally:
         model.train(was_training)
     joined = np.concatenate(probabilities)

@@ -31,6 +31,7 @@ class Settings:
         "numpy computes on the CPU, cupy on an NVIDIA GPU",
         choices=("numpy", "cupy"),
     )
+    eager: bool = flag(False, "run each step op by op instead of compiled; slower, to debug")
     seed: int = flag(0, "of weights, order and augmentation")
     patience: int | None = flag(
         None, "stop after this many epochs without a better validation accuracy", int

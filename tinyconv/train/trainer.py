@@ -17,6 +17,7 @@ import numpy as np
 
 from tinyconv import functional as F
 from tinyconv.backend import Array, to_numpy
+from tinyconv.compiler import compile
 from tinyconv.data.dataset import Dataset
 from tinyconv.data.loader import Batch, Loader
 from tinyconv.errors import DataError
@@ -58,6 +59,7 @@ class Trainer:
     scheduler_every   move it on after each "epoch" or after each "step"
     out               folder of checkpoint.safetensors, made if missing; without it nothing is saved
     checkpoint_every  steps between checkpoints, beside the one at each epoch's end
+    eager             run each step op by op, instead of compiled (tinyconv.compile)
     quiet             print nothing
     """
 
@@ -73,6 +75,7 @@ class Trainer:
         scheduler_every: Literal["epoch", "step"] = "epoch",
         out: str | Path | None = None,
         checkpoint_every: int | None = None,
+        eager: bool = False,
         quiet: bool = False,
     ) -> None:
         if checkpoint_every is not None and (out is None or checkpoint_every < 1):
@@ -88,7 +91,9 @@ class Trainer:
         self.scheduler_every = scheduler_every
         self.checkpoint = Path(out) / "checkpoint.safetensors" if out is not None else None
         self.checkpoint_every = checkpoint_every
+        self.eager = eager
         self.quiet = quiet
+        self._compiled_step = compile(self.step, strict=False)
         self._settings = self._initial_settings()
 
     def step(self, images: Array, labels: Array) -> tuple[Tensor, Tensor]:
@@ -247,12 +252,13 @@ class _Run:
         began = time.perf_counter() - at.seconds
         step_seconds = math.inf  # not known yet: the first step may have much to prepare
         trainer.model.train()
+        step = trainer.step if trainer.eager else trainer._compiled_step
         for batch in self.train.epoch(at.epoch - 1, start=at.step):
             step_began = time.perf_counter()
             long = trainer.checkpoint is not None and step_seconds > _LONG_STEP_SECONDS
             self.undo = self.pack() if long else None
             with nullcontext() if long else self.interrupts.held():
-                loss, logits = trainer.step(batch.images, batch.labels)
+                loss, logits = step(batch.images, batch.labels)
                 self.count(batch, loss, logits)
                 if trainer.scheduler and trainer.scheduler_every == "step":
                     trainer.scheduler.step()
@@ -287,6 +293,7 @@ class _Run:
                 self.train.batch_size,
                 trainer.loss,
                 self.train.workers,
+                trainer.eager,
             )
             val_loss, val_accuracy = result.loss, result.accuracy
             if not math.isfinite(val_loss):

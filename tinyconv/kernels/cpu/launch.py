@@ -72,9 +72,7 @@ def launch(
         _state.capture.launch(function, arguments, items, parts, also)
         return
     words = function.pack(arguments)
-    table = np.array(
-        [[function.address, words.ctypes.data, len(words), items, parts]], np.int64
-    )
+    table = np.array([[function.address, words.ctypes.data, len(words), items, parts]], np.int64)
     assert table.shape[1] == COLUMNS
     threads.run(table, np.zeros(1, np.int64))
 

@@ -36,9 +36,7 @@ def _call(_, function, arguments, count, part, begin, end):
                 builder.load(builder.gep(words, [ir.Constant(ir.IntType(32), i)])) for i in range(n)
             ]
             kind = ir.FunctionType(ir.VoidType(), [word] * (n + 3))
-            builder.call(
-                builder.inttoptr(function, kind.as_pointer()), [*given, part, begin, end]
-            )
+            builder.call(builder.inttoptr(function, kind.as_pointer()), [*given, part, begin, end])
             builder.branch(done)
         builder.position_at_end(done)
         return context.get_dummy_value()

@@ -493,9 +493,7 @@ def winograd_backward(op, xp, gy, saved, needs):
         gw, gb = _weight_gradient(channels_last(x), g, w.shape, op.padding)
     if needs[0]:
         u = _transformed(w, turned=True)
-        gx = as_images(
-            _convolution(g, u, None, w.shape[1], (2 - op.padding[0], 2 - op.padding[1]))
-        )
+        gx = as_images(_convolution(g, u, None, w.shape[1], (2 - op.padding[0], 2 - op.padding[1])))
     return gx, gw if needs[1] else None, gb if needs[2] else None
 
 
@@ -520,8 +518,6 @@ def _weight_gradient(
     gw, gb = empty(shape), empty((O,))
     finishing = parts_for(C, C * O * 10)
     scratch = empty((finishing, 36, LANES))
-    launch(
-        _collect_weight_gradient, sums, gw, scratch, parts, C, O, items=C, parts=finishing
-    )
+    launch(_collect_weight_gradient, sums, gw, scratch, parts, C, O, items=C, parts=finishing)
     launch(_add_parts, gbs, gb, parts, O, items=O)
     return gw, gb

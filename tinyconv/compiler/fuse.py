@@ -1,0 +1,210 @@
+"""Rewriting a record: chains of ops become one fused op, updates of parameters one call.
+
+A chain may be fused where nothing outside of it sees what goes on inside: not another op, not the
+result, and on the way back not another gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from tinyconv.compiler.record import Call, Record, Value
+from tinyconv.kernels.fused import NormReLUPool, ReLUPool, Together
+from tinyconv.op import Op, choose
+from tinyconv.ops.activation import ReLU
+from tinyconv.ops.norm import BatchNorm
+from tinyconv.ops.pool import MaxPool2d
+from tinyconv.ops.update import CountStep, Update
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Ops that follow one another, the op they become, and what that one saves of theirs."""
+
+    chain: tuple[type[Op], ...]
+    fused: Callable[..., Op]
+    saved: Callable[..., tuple[Any, ...]]
+
+
+def _save_norm(*chain: Call) -> tuple[Any, ...]:
+    """x, weight, mean, inverse_std, y, winner of NormReLUPool."""
+    norm = next(call for call in chain if isinstance(call.op, BatchNorm))
+    winner = chain[-1].saved[0] if isinstance(chain[-1].op, MaxPool2d) else None
+    return chain[0].inputs[0], *norm.saved[1:], chain[-1].outputs[0], winner
+
+
+# Longer chains come first: the first rule that fits is taken.
+RULES = (
+    Rule((BatchNorm, ReLU, MaxPool2d), lambda n, r, p: NormReLUPool(n.op, p.op, False), _save_norm),
+    Rule((ReLU, BatchNorm, MaxPool2d), lambda r, n, p: NormReLUPool(n.op, p.op, True), _save_norm),
+    Rule((BatchNorm, ReLU), lambda n, r: NormReLUPool(n.op, None, False), _save_norm),
+    Rule((ReLU, BatchNorm), lambda r, n: NormReLUPool(n.op, None, True), _save_norm),
+    Rule(
+        (ReLU, MaxPool2d),
+        lambda r, p: ReLUPool(p.op),
+        lambda r, p: (p.outputs[0], p.saved[0], p.inputs[0].shape),
+    ),
+)
+
+
+def rewrite(record: Record, kept: Sequence[Value]) -> list[Call]:
+    """The calls of a record without those that nobody needs, fused where a rule fits.
+
+    `kept` are the values that must be there in the end.
+    """
+    calls = _without_unread(record.calls, kept)
+    calls = _fuse_chains(calls, set(kept))
+    return _join_updates(calls)
+
+
+def _without_unread(calls: list[Call], kept: Sequence[Value]) -> list[Call]:
+    """Without the calls that change nothing and make nothing that is read later."""
+    wanted, needed = set(kept), []
+    for call in reversed(calls):
+        if call.mutated() or any(value in wanted for value in call.makes()):
+            wanted.update(call.reads())
+            needed.append(call)
+    return needed[::-1]
+
+
+def _fuse_chains(calls: list[Call], kept: set[Value]) -> list[Call]:
+    for rule in RULES:
+        start = 0
+        while start < len(calls):
+            found = _chain(calls, start, rule, kept)
+            if found:
+                calls = _replace(calls, rule, *found)
+            start += 1
+    return calls
+
+
+def _chain(
+    calls: list[Call], start: int, rule: Rule, kept: set[Value]
+) -> tuple[list[Call], list[Call]] | None:
+    """The chain that begins with call `start`, and its backward calls in the order of forward."""
+    chain = [calls[start]] if type(calls[start].op) is rule.chain[0] else []
+    if not chain or chain[0].direction != "forward":
+        return None
+    for call in calls[start + 1 :]:
+        if len(chain) == len(rule.chain):
+            break
+        if isinstance(call.op, CountStep):  # batch norm's count of batches, which is its own
+            continue
+        fits = type(call.op) is rule.chain[len(chain)] and call.direction == "forward"
+        if not fits or call.inputs[0] is not chain[-1].outputs[0]:
+            return None
+        chain.append(call)
+    if len(chain) < len(rule.chain):
+        return None
+    backwards = [[c for c in calls if c.forward is call] for call in chain]
+    counts = {len(found) for found in backwards}
+    if counts not in ({0}, {1}):
+        return None
+    back = [found[0] for found in backwards if found]
+    if not _follow_one_another(calls, back[::-1]) or not _is_closed(calls, chain, back, kept):
+        return None
+    return (chain, back) if _has_kernels(rule, chain, back) else None
+
+
+def _follow_one_another(calls: list[Call], back: list[Call]) -> bool:
+    """Whether each backward call comes right after the one whose gradient it takes."""
+    return all(
+        after.inputs[0] is before.outputs[0] and calls.index(after) == calls.index(before) + 1
+        for before, after in pairwise(back)
+    )
+
+
+def _is_closed(calls: list[Call], chain: list[Call], back: list[Call], kept: set[Value]) -> bool:
+    """Whether nobody else reads what lies between the calls of a chain."""
+    between = {call.outputs[0] for call in chain[:-1]} | {call.outputs[0] for call in back[1:]}
+    if between & kept:
+        return False
+    inside = {*chain, *back}
+    return not any(between.intersection(c.reads()) for c in calls if c not in inside)
+
+
+def _replace(calls: list[Call], rule: Rule, chain: list[Call], back: list[Call]) -> list[Call]:
+    forward = _fused_forward(rule, chain)
+    replaced: dict[Call, Call | None] = dict.fromkeys([*chain, *back])
+    replaced[chain[-1]] = forward
+    if back:
+        replaced[back[0]] = _fused_backward(forward, chain, back)
+    return [new for call in calls if (new := replaced.get(call, call)) is not None]
+
+
+def _extra_inputs(chain: list[Call]) -> tuple[Any, ...]:
+    """The inputs of the chain's ops besides the value that goes through it."""
+    return tuple(x for call in chain for x in call.inputs[1:])
+
+
+def _fused_forward(rule: Rule, chain: list[Call]) -> Call:
+    inputs = (chain[0].inputs[0], *_extra_inputs(chain))
+    op = rule.fused(*chain)
+    return Call(op, "forward", inputs, chain[-1].outputs, rule.saved(*chain))
+
+
+def _fused_backward(forward: Call, chain: list[Call], back: list[Call]) -> Call:
+    gradients = (back[0].outputs[0], *(g for call in back for g in call.outputs[1:]))
+    needs = (back[0].needs[0], *(n for call in back for n in call.needs[1:]))
+    gy = back[-1].inputs
+    return Call(forward.op, "backward", gy, gradients, forward.saved, needs, forward)
+
+
+def _has_kernels(rule: Rule, chain: list[Call], back: list[Call]) -> bool:
+    """Whether kernels are there for the fused op: its reference would bring nothing."""
+    forward = _fused_forward(rule, chain)
+    if choose(forward.op, "forward", np, tuple(map(stand_in, forward.inputs))) is None:
+        return False
+    if not back:
+        return True
+    backward = _fused_backward(forward, chain, back)
+    saved = tuple(map(stand_in, backward.saved))
+    arguments = (stand_in(backward.inputs[0]), saved, backward.needs)
+    return choose(forward.op, "backward", np, arguments) is not None
+
+
+def stand_in(thing: Any) -> Any:
+    """An array of a value's shape and dtype that takes no memory; other things as they are."""
+    if not isinstance(thing, Value):
+        return thing
+    if thing.given is not None:
+        return thing.given
+    return np.broadcast_to(np.zeros((), thing.dtype), thing.shape)
+
+
+def _join_updates(calls: list[Call]) -> list[Call]:
+    """All counts in one call, and each run of updates with equal settings in one call."""
+    counts = [call for call in calls if isinstance(call.op, CountStep)]
+    changed = [v for c in calls if isinstance(c.op, CountStep | Update) for v in c.mutated()]
+    if len(set(changed)) < len(changed):  # two steps in one: their order matters
+        return calls
+    joined: list[Call] = []
+    waiting: dict[Op, list[Call]] = {}
+    for call in calls:
+        if isinstance(call.op, Update):
+            waiting.setdefault(call.op, []).append(call)
+        elif not isinstance(call.op, CountStep):
+            joined += _together(waiting)
+            waiting = {}
+            joined.append(call)
+    joined += _together(waiting)
+    # Updates read some of the counts; nobody reads the others.
+    first = next((i for i, call in enumerate(joined) if _updates(call)), len(joined))
+    return joined[:first] + (_together({CountStep(): counts}) if counts else []) + joined[first:]
+
+
+def _updates(call: Call) -> bool:
+    return isinstance(call.op, Together) and isinstance(call.op.op, Update)
+
+
+def _together(groups: dict[Op, list[Call]]) -> list[Call]:
+    joined = []
+    for op, calls in groups.items():
+        inputs = tuple(x for call in calls for x in call.inputs)
+        joined.append(Call(Together(op, len(calls[0].inputs)), "forward", inputs, (None,)))
+    return joined

@@ -1,0 +1,293 @@
+"""What a step did: the ops it ran, in order, and the values that went from one to the next."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tinyconv.backend import Array
+from tinyconv.kernels.cpu.launch import set_capture
+from tinyconv.nn import Module, Parameter
+from tinyconv.op import Direction, Gradients, Op, Saved, choose
+from tinyconv.optim import Optimizer
+from tinyconv.recorder import set_recorder
+from tinyconv.tensor import Tensor
+
+
+class CompileError(RuntimeError):
+    """A step does something that a record of it could not repeat."""
+
+
+@dataclass(eq=False)
+class Value:
+    """An array of the step. One that no op made is an argument, or `given` from outside."""
+
+    shape: tuple[int, ...]
+    dtype: Any
+    argument: int | None = None
+    given: Array | None = None
+
+    @property
+    def made(self) -> bool:
+        return self.argument is None and self.given is None
+
+
+@dataclass(eq=False)
+class Call:
+    """One run of an op: `inputs` and `saved` hold Values, None, and plain objects such as shapes.
+
+    Forward has one output (None of an update) and `saved`; backward has a gradient for each input
+    and `forward`, the call it belongs to. Its inputs are gy and what was saved.
+    """
+
+    op: Op
+    direction: Direction
+    inputs: tuple[Any, ...]
+    outputs: tuple[Value | None, ...]
+    saved: tuple[Any, ...] = ()
+    needs: tuple[bool, ...] = ()
+    forward: Call | None = None
+
+    def reads(self) -> list[Value]:
+        """The values that this call looks at."""
+        return values((*self.inputs, *(self.saved if self.direction == "backward" else ())))
+
+    def makes(self) -> list[Value]:
+        """The values that this call gives rise to."""
+        saved = self.saved if self.direction == "forward" else ()
+        return [v for v in values((*self.outputs, *saved)) if v.made and v not in self.reads()]
+
+    def mutated(self) -> list[Value]:
+        """The values that this call writes to in place."""
+        if self.direction == "backward":
+            return []
+        return values(self.inputs[i] for i in self.op.mutates)
+
+
+def values(things: Iterable[Any]) -> list[Value]:
+    """Those of `things` that are Values."""
+    return [thing for thing in things if isinstance(thing, Value)]
+
+
+@dataclass
+class Record:
+    """A whole step: its calls, what it depends on, and what it returned."""
+
+    calls: list[Call] = field(default_factory=list)
+    tensors: list[Tensor] = field(default_factory=list)
+    modules: list[Module] = field(default_factory=list)
+    optimizers: list[Optimizer] = field(default_factory=list)
+    gradients: list[tuple[Tensor, Value]] = field(default_factory=list)
+    result: Any = None  # as the step returned it, with Values in the place of tensors
+
+
+class _Nothing:
+    """Takes the place of memory and execution: arrays are there, but nobody computes them.
+
+    Zeros that nobody touches take no memory.
+    """
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        return np.zeros(shape, dtype)
+
+    def launch(self, *_: Any) -> None: ...
+
+    def launch_python(self, *_: Any) -> None: ...
+
+
+class StepRecorder:
+    """Takes a record of a step while it runs, without computing it (see op.Recorder).
+
+    Kernels only make their results' arrays; ops that have no kernel are computed by their reference
+    on whatever there is, with copies in the place of what they would write to. So a step that is
+    recorded changes nothing, except that it leaves senseless gradients behind. Arrays are told
+    apart by their identity.
+    """
+
+    def __init__(self, arguments: list[Array]) -> None:
+        self.record = Record()
+        self._values: dict[int, Value] = {}
+        self._watched: dict[int, Any] = {}  # weak references, whose end ends the entry above
+        self._forwards: dict[int, Call] = {}  # by the identity of what they saved
+        self._used: set[int] = set()
+        for number, array in enumerate(arguments):
+            self._enter(array, Value(array.shape, array.dtype, argument=number))
+
+    def __enter__(self) -> StepRecorder:
+        set_recorder(self)
+        self._before = set_capture(_Nothing())
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        set_recorder(None)
+        set_capture(self._before)
+        for tensor in self.record.tensors:
+            tensor.grad = None
+
+    # What the engine hands over -----------------------------------------------------------------
+
+    def run(self, op: Op, inputs: tuple[Any, ...]) -> tuple[Any, Saved]:
+        kernel = choose(op, "forward", np, inputs)
+        if kernel:
+            y, saved = kernel.compute(op, np, *inputs)
+        else:
+            given = [
+                x.copy() if i in op.mutates and x is not None else x for i, x in enumerate(inputs)
+            ]
+            with np.errstate(all="ignore"):
+                y, saved = op.forward(np, *given)
+            y = None if y is None else np.asarray(y)  # NumPy's full sums are scalars, not arrays
+        ours = tuple(self._of(x) for x in inputs)
+        made = None if y is None else self._made(y)
+        call = Call(op, "forward", ours, (made,), tuple(self._made(s) for s in saved))
+        self.record.calls.append(call)
+        self._forwards[id(saved)] = call
+        return y, saved
+
+    def run_backward(self, op: Op, gy: Array, saved: Saved, needs: tuple[bool, ...]) -> Gradients:
+        forward = self._forwards.get(id(saved)) if saved else None
+        if saved and (forward is None or forward.op != op):
+            raise CompileError(
+                f"{type(op).__name__}: the step goes back through what was computed before it; "
+                "the forward pass must be part of the step"
+            )
+        kernel = choose(op, "backward", np, (gy, saved, needs))
+        with np.errstate(all="ignore"):
+            gradients = (
+                kernel.compute(op, np, gy, saved, needs)
+                if kernel
+                else op.backward(np, gy, saved, needs)
+            )
+        gradients = tuple(None if g is None else np.asarray(g) for g in gradients)
+        ours = forward.saved if forward else ()
+        made = tuple(None if g is None else self._made(g) for g in gradients)
+        call = Call(op, "backward", (self._of(gy),), made, ours, needs, forward)
+        self.record.calls.append(call)
+        return gradients
+
+    def uses(self, thing: Any) -> None:
+        passing = isinstance(thing, Tensor) and not isinstance(thing, Parameter)
+        if id(thing) in self._used or (passing and not thing.requires_grad):
+            return
+        self._used.add(id(thing))
+        lists: dict[type, list[Any]] = {
+            Module: self.record.modules,
+            Optimizer: self.record.optimizers,
+            Tensor: self.record.tensors,
+        }
+        for kind, known in lists.items():
+            if isinstance(thing, kind):
+                known.append(thing)
+
+    def value_read(self, what: str) -> None:
+        raise CompileError(
+            f"the step reads the value of a tensor ({what}), and what depends on a value cannot be "
+            "repeated: return the tensor and read it after the step"
+        )
+
+    def finish(self, result: Any) -> Record:
+        """The record of a step that returned `result`."""
+        record = self.record
+        record.result = self._result(result)
+        for tensor in record.tensors:
+            if tensor.grad is not None and id(tensor.grad.data) in self._values:
+                value = self._values[id(tensor.grad.data)]
+                if value.made:
+                    record.gradients.append((tensor, value))
+        return record
+
+    # Values -------------------------------------------------------------------------------------
+
+    def _enter(self, array: Array, value: Value) -> Value:
+        key = id(array)
+        self._values[key] = value
+        self._watched[key] = weakref.ref(array, lambda _: self._values.pop(key, None))
+        return value
+
+    def _of(self, thing: Any) -> Any:
+        """The value of an array; what is not an array stays as it is."""
+        if not hasattr(thing, "dtype"):
+            return thing
+        if isinstance(thing, np.generic):
+            return Value((), thing.dtype, given=np.asarray(thing))
+        known = self._values.get(id(thing))
+        return known or self._enter(thing, Value(thing.shape, thing.dtype, given=thing))
+
+    def _made(self, thing: Any) -> Any:
+        """The value of an op's result."""
+        if not hasattr(thing, "dtype") or isinstance(thing, np.dtype):
+            return thing
+        if isinstance(thing, np.generic):
+            return Value((), thing.dtype)
+        known = self._values.get(id(thing))
+        return known or self._enter(thing, Value(thing.shape, thing.dtype))
+
+    def _result(self, result: Any) -> Any:
+        if isinstance(result, Tensor):
+            value = self._values.get(id(result.data))
+            if value is None:
+                raise CompileError("the step returns a tensor that no op of the step computed")
+            return value
+        if isinstance(result, tuple | list):
+            return type(result)([self._result(item) for item in result])
+        if isinstance(result, dict):
+            return {key: self._result(item) for key, item in result.items()}
+        if hasattr(result, "dtype"):
+            raise CompileError("the step returns an array; expected tensors")
+        return result
+
+
+def same(first: Record, second: Record) -> None:
+    """Check that two runs of a step did the same with the same arrays from outside.
+
+    Raises CompileError that names the first difference.
+    """
+    matches: dict[Value, Value] = {}
+
+    def check(a: Any, b: Any, call: Call) -> None:
+        if not isinstance(a, Value) or not isinstance(b, Value):
+            if isinstance(a, Value) or isinstance(b, Value) or a != b:
+                raise _different(call, f"{a!r} the first time, {b!r} the second")
+            return
+        if matches.setdefault(a, b) is not b or (a.shape, a.dtype) != (b.shape, b.dtype):
+            raise _different(call, "its inputs come from elsewhere the second time")
+        if a.argument != b.argument or (a.given is None) != (b.given is None):
+            raise _different(call, "its inputs come from elsewhere the second time")
+        if a.given is not None and a.given is not b.given:
+            _check_constant(a.given, b.given, call)
+
+    if len(first.calls) != len(second.calls):
+        raise CompileError(
+            f"the step ran {len(first.calls)} ops the first time and {len(second.calls)} the "
+            f"second on inputs of the same shapes; {_REASONS}"
+        )
+    for a, b in zip(first.calls, second.calls, strict=True):
+        if a.op != b.op or a.direction != b.direction or a.needs != b.needs:
+            raise _different(a, f"{b.direction} of {b.op} the second time")
+        for x, y in zip(
+            (*a.inputs, *a.outputs, *a.saved), (*b.inputs, *b.outputs, *b.saved), strict=True
+        ):
+            check(x, y, a)
+
+
+_REASONS = (
+    "a step that is compiled must do the same every time: it begins with zero_grad(), has no "
+    "branch that depends on data, and makes no arrays of its own"
+)
+
+
+def _different(call: Call, what: str) -> CompileError:
+    return CompileError(f"{call.direction} of {call.op}: {what}; {_REASONS}")
+
+
+def _check_constant(a: Array, b: Array, call: Call) -> None:
+    """Single numbers from outside (the 1 that backward starts from) may be new but equal arrays."""
+    if a.size != 1 or not np.array_equal(a, b, equal_nan=True):
+        raise CompileError(
+            f"{call.direction} of {call.op}: an array of shape {a.shape} was made by the step "
+            f"outside of any op, and a record cannot make it anew; {_REASONS}"
+        )

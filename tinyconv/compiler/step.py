@@ -1,0 +1,166 @@
+"""tinyconv.compile: a function that records itself and then replays what it recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tinyconv import backend
+from tinyconv.backend import Array, backend_name, kernels_wanted
+from tinyconv.compiler.fuse import rewrite
+from tinyconv.compiler.record import CompileError, Record, StepRecorder, Value, same
+from tinyconv.optim import Optimizer
+from tinyconv.recorder import recorder
+from tinyconv.tensor import Tensor, is_grad_enabled
+
+__all__ = ["CompileError", "CompiledStep", "compile"]
+
+
+def compile(step: Callable[..., Any], strict: bool = True) -> CompiledStep:
+    """Make a function of tensors or arrays fast: record what it does once, then replay that.
+
+    The step does a whole training step (zero_grad, forward, loss, backward, optimiser step), or a
+    part, or a forward pass alone, and returns tensors (one, or several in a tuple, list or dict) or
+    None. The first call with arguments of new shapes and dtypes runs the function twice without
+    computing anything, to see what it does and that it does the same again; every call replays
+    that: chains of ops fused, in memory planned once, without Python in between. Learning rates may
+    change from call to call; a change of anything else (train or eval mode, frozen weights, other
+    settings) is noticed, and recorded anew.
+
+    Raises CompileError for a step that cannot be recorded, e.g. one that looks at a value with
+    item(); with strict=False such a step runs as it is, and `refusal` holds the error. The gradients
+    of the last call are in `.grad` until the next one.
+    """
+    return CompiledStep(step, strict)
+
+
+class CompiledStep:
+    """A step that replays itself; made by tinyconv.compile."""
+
+    def __init__(self, step: Callable[..., Any], strict: bool = True) -> None:
+        self.step = step
+        self.strict = strict
+        self.refusal: CompileError | None = None
+        self._replays: dict[Any, _Replay] = {}
+        self._latest: _Replay | None = None
+        self.__doc__ = getattr(step, "__doc__", None)
+
+    @property
+    def plan(self) -> Any:
+        """What the last call did, to print as a table; None before the first one."""
+        return self._latest.plan if self._latest else None
+
+    def __call__(self, *arguments: Any) -> Any:
+        if self.refusal or recorder() is not None or backend_name() != "numpy":
+            return self.step(*arguments)  # also inside another step, and on a GPU
+        arrays, key = _signature(arguments)
+        replay = self._replays.get(key)
+        if replay is None or not replay.holds():
+            try:
+                records = [self._record(arguments, arrays) for _ in range(2)]
+                same(*records)
+            except CompileError as error:
+                if self.strict:
+                    raise
+                self.refusal = error
+                return self.step(*arguments)
+            if replay is not None:  # what changed for these shapes has changed for all
+                self._replays.clear()
+            self._replays[key] = replay = _Replay(records[1], arrays)
+        self._latest = replay
+        return replay.run(arrays)
+
+    def _record(self, arguments: tuple[Any, ...], arrays: list[Array]) -> Record:
+        with StepRecorder(arrays) as recording:
+            return recording.finish(self.step(*arguments))
+
+
+def _signature(arguments: tuple[Any, ...]) -> tuple[list[Array], Any]:
+    """The arrays among a call's arguments, and what a record of the call is valid for."""
+    arrays: list[Array] = []
+    key: list[Any] = [kernels_wanted(), is_grad_enabled()]
+    for number, argument in enumerate(arguments):
+        if isinstance(argument, Tensor):
+            argument = argument.data
+        if isinstance(argument, np.ndarray):
+            arrays.append(argument)
+            key.append((argument.shape, argument.dtype.str))
+        elif argument is None or isinstance(argument, bool | int | float | str):
+            key.append((type(argument), argument))
+        else:
+            raise TypeError(
+                f"argument {number} is {type(argument).__name__}: a compiled step takes tensors, "
+                "arrays, numbers, strings and None"
+            )
+    return arrays, tuple(key)
+
+
+def _state(record: Record) -> tuple[Any, ...]:
+    """What a record was made under, besides the arguments: arrays by identity, and settings."""
+    return (
+        [(id(t), id(t.data), t.requires_grad) for t in record.tensors],
+        [(id(m), m.training, *map(id, m._buffers.values())) for m in record.modules],
+        [_settings(o) for o in record.optimizers],
+        id(backend._random),
+    )
+
+
+def _settings(optimizer: Optimizer) -> tuple[Any, ...]:
+    groups = [
+        {k: list(map(id, v)) if k == "params" else v for k, v in group.items() if k != "lr"}
+        for group in optimizer.param_groups
+    ]
+    return id(optimizer), id(optimizer.state), groups
+
+
+class _Replay:
+    """A plan, and what has to be so for it to be right."""
+
+    def __init__(self, record: Record, arrays: list[Array]) -> None:
+        from tinyconv.compiler.plan import make_plan
+
+        self.record = record
+        self.state = _state(record)
+        kept = [*_values(record.result), *(value for _, value in record.gradients)]
+        # In memory as the batches come: channels last stays channels last.
+        self.arguments = [np.empty_like(array) for array in arrays]
+        self.plan = make_plan(rewrite(record, kept), self.arguments, kept)
+        self.gradients = [
+            (tensor, Tensor._of(self.plan.arrays[value])) for tensor, value in record.gradients
+        ]
+
+    def holds(self) -> bool:
+        """Whether weights, modes and settings are still those of the record."""
+        return _state(self.record) == self.state
+
+    def run(self, arrays: list[Array]) -> Any:
+        for ours, given in zip(self.arguments, arrays, strict=True):
+            np.copyto(ours, given)
+        for optimizer in self.record.optimizers:
+            optimizer.set_rates()
+        self.plan.run()
+        for tensor, gradient in self.gradients:
+            tensor.grad = gradient
+        return _filled(self.record.result, self.plan.arrays)
+
+
+def _values(result: Any) -> list[Value]:
+    """The values in a step's result."""
+    if isinstance(result, Value):
+        return [result]
+    if isinstance(result, dict):
+        result = list(result.values())
+    return [v for item in result for v in _values(item)] if isinstance(result, tuple | list) else []
+
+
+def _filled(result: Any, arrays: dict[Value, Array]) -> Any:
+    """The step's result with tensors, copies that the next call leaves alone."""
+    if isinstance(result, Value):
+        return Tensor._of(arrays[result].copy())
+    if isinstance(result, dict):
+        return {key: _filled(item, arrays) for key, item in result.items()}
+    if isinstance(result, tuple | list):
+        return type(result)([_filled(item, arrays) for item in result])
+    return result

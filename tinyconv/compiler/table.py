@@ -1,0 +1,75 @@
+"""A plan as a table: what runs, on which shapes, by which kernel, and how long it takes."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from tinyconv.compiler.record import Call, Value, values
+from tinyconv.kernels.fused import Together
+from tinyconv.ops.conv import Conv2d
+from tinyconv.ops.linear import Linear, MatMul
+
+if TYPE_CHECKING:
+    from tinyconv.compiler.plan import Plan
+
+
+def flops(call: Call) -> int:
+    """Multiplications and additions of the products in a call by their definition, 0 elsewhere."""
+    if not isinstance(call.op, Conv2d | Linear | MatMul):
+        return 0
+    back = call.direction == "backward"
+    x, w = values(call.saved if back else call.inputs)[:2]
+    y = values(call.inputs)[0] if back else values(call.outputs)[0]
+    inner = math.prod(w.shape[1:]) if isinstance(call.op, Conv2d) else x.shape[-1]
+    return 2 * math.prod(y.shape) * inner * (sum(call.needs[:2]) if back else 1)
+
+
+def traffic(call: Call) -> int:
+    """Bytes of the arrays that a call reads and writes, each counted once."""
+    touched = {*call.reads(), *call.makes()}
+    return sum(math.prod(v.shape) * v.dtype.itemsize for v in touched)
+
+
+def table(plan: Plan) -> str:
+    """The plan's calls, a line each."""
+    milliseconds = plan.milliseconds()
+    header = ("op", "shape", "kernel", "MB", "GFLOP", "ms")
+    rows = [
+        (
+            _name(call),
+            _shape(call),
+            plan.kernels[i],
+            f"{traffic(call) / 1e6:.2f}",
+            f"{flops(call) / 1e9:.2f}" if flops(call) else "",
+            f"{milliseconds[i]:.3f}" if plan.runs else "",
+        )
+        for i, call in enumerate(plan.calls)
+    ]
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+
+    def line(row: tuple[str, ...]) -> str:
+        left = [text.ljust(width) for text, width in zip(row[:3], widths[:3], strict=True)]
+        right = [text.rjust(width) for text, width in zip(row[3:], widths[3:], strict=True)]
+        return "  ".join([*left, *right]).rstrip()
+
+    total = sum(milliseconds) if plan.runs else 0.0
+    end = f"{len(plan.launches)} launches, {plan.memory.nbytes / 1e6:.1f} MB of memory"
+    if plan.runs:
+        end += f", {total:.3f} ms (mean of {plan.runs} runs)"
+    return "\n".join([line(header), line(tuple("-" * w for w in widths)), *map(line, rows), end])
+
+
+def _name(call: Call) -> str:
+    if isinstance(call.op, Together):
+        count = len(call.inputs) // call.op.width
+        return f"{type(call.op.op).__name__} x {count}"
+    return type(call.op).__name__ + (" backward" if call.direction == "backward" else "")
+
+
+def _shape(call: Call) -> str:
+    outputs = values(call.outputs)
+    shown: Value | None = outputs[0] if outputs else None
+    if call.direction == "backward" and call.inputs:
+        shown = call.inputs[0]
+    return "x".join(map(str, shown.shape)) if shown is not None else ""

@@ -58,6 +58,30 @@ def test_catdog_notebook():
     assert model.eval()(numpy.zeros((1, 3, 190, 190), numpy.float32)).shape == (1, 2)
 
 
+@pytest.mark.parametrize(("size", "left"), [(64, 1), (127, 1), (128, 2), (224, 3)])
+def test_catdog_wide(size, left):
+    model = models.create("catdog_wide", size=size)
+    expected = (
+        conv(3, 64, 3) + conv(64, 512, 3) + conv(512, 512, 3)  # the last one used four times
+        + 2 * (64 + 512 + 512)  # batch norms
+        + linear(512 * left * left, 2)
+    )  # fmt: skip
+    assert count(model) == expected
+    if size == 64:
+        assert model(numpy.zeros((2, 3, size, size), numpy.float32)).shape == (2, 2)
+
+
+def test_the_repeated_block_of_catdog_wide_is_one():
+    model = models.create("catdog_wide", size=64)
+    state = model.state_dict()
+    assert [key for key in state if key.endswith("weight") and state[key].ndim == 4] == [
+        "0.weight", "4.weight", "8.block.0.weight",
+    ]  # fmt: skip
+    model(numpy.zeros((1, 3, 64, 64), numpy.float32))
+    counted = {key: int(n) for key, n in model.state_dict().items() if key.endswith("tracked")}
+    assert [counted[f"{norm}.num_batches_tracked"] for norm in ("2", "6", "8.block.2")] == [1, 1, 4]
+
+
 @pytest.mark.parametrize(("size", "left"), [(28, 4), (16, 1), (33, 5)])
 def test_lenet(size, left):
     model = models.create("lenet_mnist", size=size)
@@ -71,7 +95,7 @@ def test_lenet(size, left):
 
 @pytest.mark.parametrize("name", models.names())
 def test_classes_channels_and_architecture(name):
-    size = 190 if name == "catdog_notebook" else 16
+    size = {"catdog_notebook": 190, "catdog_wide": 64}.get(name, 16)
     options = {"num_classes": 7, "size": size, "in_channels": 2}
     model = models.create(name, **options)
     first, last = model[0], model[-1]
@@ -99,6 +123,8 @@ def test_errors():
         models.create("catdog", size=15)
     with pytest.raises(tinyconv.ShapeError, match=r"size 189 found.*at least 190"):
         models.create("catdog_notebook", size=189)
+    with pytest.raises(tinyconv.ShapeError, match=r"size 63 found.*at least 64"):
+        models.create("catdog_wide", size=63)
     with pytest.raises(tinyconv.ShapeError, match="does not fit"):
         models.create("lenet_mnist", size=15)
     with pytest.raises(tinyconv.ShapeError, match=r"layer '20' Linear.*\(1, 1024\).*\(256, 256\)"):

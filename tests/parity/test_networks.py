@@ -41,6 +41,29 @@ def catdog_notebook():
     )  # fmt: skip
 
 
+class Repeat(nn.Module):
+    def __init__(self, block):
+        super().__init__()
+        self.block = block
+
+    def forward(self, x):
+        for _ in range(4):
+            x = self.block(x)
+        return x
+
+
+def catdog_wide(size):
+    """ReLU before batch norm; the last block four times with the same weights."""
+
+    def block(C, O):
+        return nn.Conv2d(C, O, 3, padding=1), nn.ReLU(), nn.BatchNorm2d(O), nn.MaxPool2d(2)
+
+    return nn.Sequential(
+        *block(3, 64), *block(64, 512), Repeat(nn.Sequential(*block(512, 512))),
+        nn.Flatten(), nn.Linear(512 * (size // 64) ** 2, 2),
+    )  # fmt: skip
+
+
 def lenet():
     return nn.Sequential(
         nn.Conv2d(1, 6, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 16, 5), nn.ReLU(),
@@ -95,6 +118,30 @@ def test_catdog_notebook(parity):
     ours = models.create("catdog_notebook", size=190, conv_bias=False)
     shape = (2, 3, 190, 190)
     check_training(parity, ours, catdog_notebook(), shape, 2, steps=2, method="SGD", momentum=0.9)
+
+
+def test_catdog_wide(parity):
+    """With SGD, as above; 4 images, as batch norm over fewer values amplifies rounding errors."""
+    ours = models.create("catdog_wide", size=64)
+    shape = (4, 3, 64, 64)
+    check_training(parity, ours, catdog_wide(64), shape, 2, steps=2, method="SGD", momentum=0.9)
+
+
+def test_gradients_of_shared_weights(parity):
+    """The gradient of a block used four times is the sum over its uses."""
+    theirs = catdog_wide(64).double()
+    ours = models.create("catdog_wide", size=64).astype("float64")
+    ours.load_state_dict(theirs.state_dict())
+    rng = np.random.default_rng(0)
+    images, labels = rng.standard_normal((2, 3, 64, 64)), np.array([0, 1])
+    logits, expected = ours(images), theirs(torch.from_numpy(images))
+    parity.equal(logits, expected, "logits", RTOL)
+    F.cross_entropy(logits, labels).backward()
+    nn.functional.cross_entropy(expected, torch.from_numpy(labels)).backward()
+    references = dict(theirs.named_parameters())
+    assert [name for name, _ in ours.named_parameters()] == list(references)
+    for name, parameter in ours.named_parameters():
+        parity.equal(parameter.grad, references[name].grad, f"gradient of {name}", RTOL)
 
 
 def test_lenet(parity):

@@ -7,12 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 from tinyconv.models.catdog import catdog, catdog_notebook
+from tinyconv.models.catdog_wide import catdog_wide
 from tinyconv.models.lenet import lenet_mnist
 from tinyconv.nn import Module
 
 _MODELS: dict[str, Callable[..., Module]] = {
     "catdog": catdog,
     "catdog_notebook": catdog_notebook,
+    "catdog_wide": catdog_wide,
     "lenet_mnist": lenet_mnist,
 }
 
@@ -38,4 +40,4 @@ def create(name: str, **options: Any) -> Module:
     return model
 
 
-__all__ = ["catdog", "catdog_notebook", "create", "lenet_mnist", "names"]
+__all__ = ["catdog", "catdog_notebook", "catdog_wide", "create", "lenet_mnist", "names"]

@@ -11,6 +11,7 @@ from tinyconv.errors import ShapeError
 from tinyconv.nn.module import Module, Parameter
 from tinyconv.op import run
 from tinyconv.ops.update import CountStep
+from tinyconv.recorder import recorder
 from tinyconv.tensor import Tensor
 
 
@@ -42,6 +43,8 @@ class _BatchNorm(Module):
         if self.training and self.num_batches_tracked is not None:
             run(CountStep(), self.num_batches_tracked)
             if momentum is None:  # the plain mean over all batches so far
+                if record := recorder():
+                    record.value_read("the number of batches so far, for momentum=None")
                 momentum = 1 / int(self.num_batches_tracked)
         return F.batch_norm(
             x,

@@ -1,0 +1,1 @@
+"""tinyconv beside PyTorch: `python -m benchmarks` from the repository's root."""

@@ -144,6 +144,21 @@ def store_first(_, pointer, index, value, lanes):
 
 
 @intrinsic
+def prefetch(_, pointer, index):
+    """Ask for pointer[index], wherever that may be, to come into the cache; nothing else."""
+
+    def generate(context, builder, signature, arguments):
+        kind = ir.FunctionType(ir.VoidType(), [ir.IntType(8).as_pointer(), *[ir.IntType(32)] * 3])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        where = builder.bitcast(builder.gep(*arguments[:1], [arguments[1]]), kind.args[0])
+        to_read, all_levels, data = (ir.Constant(ir.IntType(32), n) for n in (0, 3, 1))
+        builder.call(function, [where, to_read, all_levels, data])
+        return context.get_dummy_value()
+
+    return types.void(pointer, types.intp), generate
+
+
+@intrinsic
 def broadcast(_, number):
     """The vector of LANES times the same number."""
 
@@ -183,7 +198,8 @@ def make_block(rows: int, vectors: int) -> Any:
 
     block(a, ar, ao, ak, b, bo, bk, s, sr, c, cr, outer, inner, lanes) computes
 
-        c[r cr + l] = s[r sr + l] + sum_{o < outer, k < inner} a[r ar + o ao + k ak] * b[o bo + k bk + l]
+        c[r cr + l] = s[r sr + l]
+                      + sum_{o < outer, k < inner} a[r ar + o ao + k ak] * b[o bo + k bk + l]
 
     for r < rows and l < (vectors - 1) LANES + lanes, all of them pointers to float32. Two nested
     sums reach the windows in images: o walks over rows of pixels, k along one.

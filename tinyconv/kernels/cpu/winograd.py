@@ -30,6 +30,7 @@ from tinyconv.kernels.cpu.simd import (
     load_first,
     multiply_add,
     offset,
+    prefetch,
     store,
     store_first,
 )
@@ -39,11 +40,10 @@ from tinyconv.ops.conv import Conv2d
 
 PANEL = 2 * LANES  # output channels that lie together in the transformed weights
 
-# Scratch of one thread, in numbers: what the second-level and third-level caches hold.
-_CHUNK = 2_000_000
+_ROWS = 56  # input channels whose weight gradients are worked out together
 
 
-# The one-dimensional transforms, each on 6, 4 or 3 vectors -----------------------------------------
+# The one-dimensional transforms, each on 6, 4 or 3 vectors ----------------------------------------
 
 
 @jit
@@ -103,7 +103,66 @@ def _weight_transposed(s0, s1, s2, s3, s4, s5):
     return quarter * (s0 + sum2) - sum1, odd, sum2 - sum1 + s5
 
 
-# Weights -------------------------------------------------------------------------------------------
+# Vectors at equal distances in memory: written out, since a loop over a tuple would not stay in
+# registers.
+
+
+@jit
+def _load3(p, i, step):
+    return load(p, i), load(p, i + step), load(p, i + 2 * step)
+
+
+@jit
+def _load4(p, i, step):
+    return load(p, i), load(p, i + step), load(p, i + 2 * step), load(p, i + 3 * step)
+
+
+@jit
+def _load6(p, i, step):
+    return (
+        load(p, i),
+        load(p, i + step),
+        load(p, i + 2 * step),
+        load(p, i + 3 * step),
+        load(p, i + 4 * step),
+        load(p, i + 5 * step),
+    )
+
+
+@jit
+def _load6_first(p, i, step, lanes):
+    return (
+        load_first(p, i, lanes),
+        load_first(p, i + step, lanes),
+        load_first(p, i + 2 * step, lanes),
+        load_first(p, i + 3 * step, lanes),
+        load_first(p, i + 4 * step, lanes),
+        load_first(p, i + 5 * step, lanes),
+    )
+
+
+@jit
+def _store3(p, i, step, t):
+    store(p, i, t[0])
+    store(p, i + step, t[1])
+    store(p, i + 2 * step, t[2])
+
+
+@jit
+def _store4(p, i, step, t):
+    store(p, i, t[0])
+    store(p, i + step, t[1])
+    store(p, i + 2 * step, t[2])
+    store(p, i + 3 * step, t[3])
+
+
+@jit
+def _store6(p, i, step, t):
+    _store3(p, i, step, t[:3])
+    _store3(p, i + 3 * step, step, t[3:])
+
+
+# Weights ------------------------------------------------------------------------------------------
 
 
 @kernel
@@ -111,7 +170,7 @@ def _transform_weights(
     w: F32, u: F32, scratch: F32, C: INT, O: INT, so: INT, sc: INT, turned: INT,
     part: INT, begin: INT, end: INT,
 ):  # fmt: skip
-    """u (36, panels, C, PANEL) = G w G^T, w[o so + c sc + 0..8]; items are vectors of channels o."""
+    """u (36, panels, C, PANEL) = G w G^T, w[o so + c sc + 0..8]; items: vectors of channels o."""
     panels = (O + PANEL - 1) // PANEL
     tmp = offset(scratch, part * 36 * LANES)
     for item in range(begin, end):
@@ -125,21 +184,26 @@ def _transform_weights(
                     else:
                         tmp[k * LANES + l] = 0
             for v in range(3):  # columns, from the numbers 0..8 into those from 9 on
-                g = _weight(
-                    load(tmp, v * LANES), load(tmp, (3 + v) * LANES), load(tmp, (6 + v) * LANES)
-                )
-                for i in range(6):
-                    store(tmp, (9 + i * 3 + v) * LANES, g[i])
+                g = _weight(*_load3(tmp, v * LANES, 3 * LANES))
+                _store6(tmp, (9 + v) * LANES, 3 * LANES, g)
             for i in range(6):
-                row = 9 + i * 3
-                g = _weight(
-                    load(tmp, row * LANES),
-                    load(tmp, (row + 1) * LANES),
-                    load(tmp, (row + 2) * LANES),
-                )
-                for j in range(6):
-                    p = i * 6 + j
-                    store(u, ((p * panels + panel) * C + c) * PANEL + at, g[j])
+                g = _weight(*_load3(tmp, (9 + i * 3) * LANES, LANES))
+                to = ((i * 6 * panels + panel) * C + c) * PANEL + at
+                _store6(u, to, panels * C * PANEL, g)
+
+
+@jit
+def _write_gradient(s, step, gw, so, lanes, tmp):
+    """gw[l so + 0..8] = G^T s G for the vector of output channels l, s[p step]."""
+    for j in range(6):
+        t = _weight_transposed(*_load6(s, j * step, 6 * step))
+        _store3(tmp, j * LANES, 6 * LANES, t)
+    for i in range(3):
+        t = _weight_transposed(*_load6(tmp, i * 6 * LANES, LANES))
+        _store3(tmp, (18 + i * 3) * LANES, LANES, t)
+    for l in range(lanes):
+        for k in range(9):
+            gw[l * so + k] = tmp[(18 + k) * LANES + l]
 
 
 @kernel
@@ -147,50 +211,21 @@ def _collect_weight_gradient(
     sums: F32, gw: F32, scratch: F32, parts: INT, C: INT, O: INT, part: INT, begin: INT, end: INT
 ):
     """gw (O, C, 3, 3) = G^T (sum of the parts of `sums` (parts, 36, C, O)) G; items: channels c."""
-    tmp = offset(scratch, part * 36 * LANES)
+    total = offset(scratch, part * 72 * LANES)
+    tmp = offset(total, 36 * LANES)
     for c in range(begin, end):
         for o in range(0, O, LANES):
             lanes = min(O - o, LANES)
-            for j in range(6):
-                base = (j * C + c) * O + o
-                row = 6 * C * O
-                s = (
-                    _sum_of_parts(sums, base, parts, 36 * C * O, lanes),
-                    _sum_of_parts(sums, base + row, parts, 36 * C * O, lanes),
-                    _sum_of_parts(sums, base + 2 * row, parts, 36 * C * O, lanes),
-                    _sum_of_parts(sums, base + 3 * row, parts, 36 * C * O, lanes),
-                    _sum_of_parts(sums, base + 4 * row, parts, 36 * C * O, lanes),
-                    _sum_of_parts(sums, base + 5 * row, parts, 36 * C * O, lanes),
-                )
-                g = _weight_transposed(s[0], s[1], s[2], s[3], s[4], s[5])
-                for i in range(3):
-                    store(tmp, (i * 6 + j) * LANES, g[i])
-            for i in range(3):
-                r = i * 6
-                g = _weight_transposed(
-                    load(tmp, r * LANES),
-                    load(tmp, (r + 1) * LANES),
-                    load(tmp, (r + 2) * LANES),
-                    load(tmp, (r + 3) * LANES),
-                    load(tmp, (r + 4) * LANES),
-                    load(tmp, (r + 5) * LANES),
-                )
-                for j in range(3):
-                    store(tmp, (18 + i * 3 + j) * LANES, g[j])
-            for l in range(lanes):
-                for k in range(9):
-                    gw[((o + l) * C + c) * 9 + k] = tmp[(18 + k) * LANES + l]
+            for p in range(36):
+                at = (p * C + c) * O + o
+                value = load_first(sums, at, lanes)
+                for other in range(1, parts):
+                    value = value + load_first(sums, at + other * 36 * C * O, lanes)
+                store(total, p * LANES, value)
+            _write_gradient(total, LANES, offset(gw, (o * C + c) * 9), C * 9, lanes, tmp)
 
 
-@jit
-def _sum_of_parts(sums, index, parts, stride, lanes):
-    total = load_first(sums, index, lanes)
-    for part in range(1, parts):
-        total = total + load_first(sums, index + part * stride, lanes)
-    return total
-
-
-# Tiles ---------------------------------------------------------------------------------------------
+# Tiles --------------------------------------------------------------------------------------------
 
 
 @jit
@@ -220,29 +255,14 @@ def _transform_input(source, row, C, to, step, tmp):
     for c in range(0, C, LANES):
         lanes = min(C - c, LANES)
         for v in range(6):
-            at = v * C + c
-            t = _input(
-                load_first(source, at, lanes),
-                load_first(source, at + row, lanes),
-                load_first(source, at + 2 * row, lanes),
-                load_first(source, at + 3 * row, lanes),
-                load_first(source, at + 4 * row, lanes),
-                load_first(source, at + 5 * row, lanes),
-            )
-            for i in range(6):
-                store(tmp, (i * 6 + v) * LANES, t[i])
+            if v > 1:  # the next tile to the right begins four pixels on
+                for u in range(6):
+                    prefetch(source, u * row + (v + 4) * C + c)
+            t = _input(*_load6_first(source, v * C + c, row, lanes))
+            _store6(tmp, v * LANES, 6 * LANES, t)
         for i in range(6):
-            r = i * 6
-            t = _input(
-                load(tmp, r * LANES),
-                load(tmp, (r + 1) * LANES),
-                load(tmp, (r + 2) * LANES),
-                load(tmp, (r + 3) * LANES),
-                load(tmp, (r + 4) * LANES),
-                load(tmp, (r + 5) * LANES),
-            )
-            for j in range(6):
-                store(to, (r + j) * step + c, t[j])
+            t = _input(*_load6(tmp, i * 6 * LANES, LANES))
+            _store6(to, i * 6 * step + c, step, t)
 
 
 @jit
@@ -252,27 +272,13 @@ def _transform_output(source, step, O, bias, y, row, rows, columns, tmp):
         lanes = min(O - o, LANES)
         b = load_first(bias, o, lanes)
         for v in range(6):
-            t = _output(
-                load(source, v * step + o),
-                load(source, (6 + v) * step + o),
-                load(source, (12 + v) * step + o),
-                load(source, (18 + v) * step + o),
-                load(source, (24 + v) * step + o),
-                load(source, (30 + v) * step + o),
-            )
-            for i in range(4):
-                store(tmp, (i * 6 + v) * LANES, t[i])
+            t = _output(*_load6(source, v * step + o, 6 * step))
+            _store4(tmp, v * LANES, 6 * LANES, t)
         for i in range(rows):
-            r = i * 6
-            t = _output(
-                load(tmp, r * LANES),
-                load(tmp, (r + 1) * LANES),
-                load(tmp, (r + 2) * LANES),
-                load(tmp, (r + 3) * LANES),
-                load(tmp, (r + 4) * LANES),
-                load(tmp, (r + 5) * LANES),
-            )
+            t = _output(*_load6(tmp, i * 6 * LANES, LANES))
             to = i * row + o
+            for v in range(4):
+                prefetch(y, to + (4 + v) * O)
             store_first(y, to, t[0] + b, lanes)
             if columns > 1:
                 store_first(y, to + O, t[1] + b, lanes)
@@ -295,23 +301,14 @@ def _transform_gradient(source, row, O, to, step, tmp, gb):
             g2 = load_first(source, at + 2 * row, lanes)
             g3 = load_first(source, at + 3 * row, lanes)
             total = total + ((g0 + g1) + (g2 + g3))
-            t = _output_transposed(g0, g1, g2, g3)
-            for i in range(6):
-                store(tmp, (i * 4 + v) * LANES, t[i])
+            _store6(tmp, v * LANES, 4 * LANES, _output_transposed(g0, g1, g2, g3))
         store_first(gb, o, total, lanes)
         for i in range(6):
-            r = i * 4
-            t = _output_transposed(
-                load(tmp, r * LANES),
-                load(tmp, (r + 1) * LANES),
-                load(tmp, (r + 2) * LANES),
-                load(tmp, (r + 3) * LANES),
-            )
-            for j in range(6):
-                store(to, (i * 6 + j) * step + o, t[j])
+            t = _output_transposed(*_load4(tmp, i * 4 * LANES, LANES))
+            _store6(to, i * 6 * step + o, step, t)
 
 
-# The three convolutions ----------------------------------------------------------------------------
+# The three convolutions ---------------------------------------------------------------------------
 
 
 @kernel
@@ -391,6 +388,56 @@ def _correlate(
 
 
 @kernel
+def _transform_both(
+    x: F32, gy: F32, v: F32, m: F32, gb: F32, scratch: F32, H: INT, W: INT, C: INT, OH: INT,
+    OW: INT, O: INT, ph: INT, pw: INT, tiles: INT, size: INT, part: INT, begin: INT, end: INT,
+):  # fmt: skip
+    """v (36, tiles, CV) = B^T x B, m (36, tiles, OV) = A gy A^T, gb (parts, O) = sums of gy."""
+    TH, TW = (OH + 3) // 4, (OW + 3) // 4
+    CV, OV = (C + LANES - 1) // LANES * LANES, (O + LANES - 1) // LANES * LANES
+    tmp = offset(scratch, part * size)
+    tile = offset(tmp, 36 * LANES)
+    for o in range(O):
+        gb[part * O + o] = 0
+    for t in range(begin, end):
+        n, ij = t // (TH * TW), t % (TH * TW)
+        i, j = ij // TW * 4, ij % TW * 4
+        source, row = _cut_tile(x, n, i - ph, j - pw, 6, H, W, C, tile)
+        _transform_input(source, row, C, offset(v, t * CV), tiles * CV, tmp)
+        source, row = _cut_tile(gy, n, i, j, 4, OH, OW, O, tile)
+        to = offset(m, t * OV)
+        _transform_gradient(source, row, O, to, tiles * OV, tmp, offset(gb, part * O))
+
+
+@kernel
+def _correlate_channels(
+    v: F32, m: F32, gw: F32, scratch: F32, C: INT, O: INT, tiles: INT, size: INT,
+    part: INT, begin: INT, end: INT,
+):  # fmt: skip
+    """gw (O, C, 3, 3) from all tiles at once; items are channels c, done _ROWS at a time."""
+    CV, OV = (C + LANES - 1) // LANES * LANES, (O + LANES - 1) // LANES * LANES
+    zeros = offset(scratch, part * size)
+    tmp = offset(zeros, PANEL)
+    sums = offset(tmp, 36 * LANES)
+    for l in range(PANEL):
+        zeros[l] = 0
+    for first in range(begin, end, _ROWS):
+        rows = min(_ROWS, end - first)
+        for o in range(0, O, PANEL):
+            columns = min(PANEL, O - o)
+            for p in range(36):
+                multiply(
+                    offset(v, p * tiles * CV + first), 1, 0, CV, offset(m, p * tiles * OV + o), 0, OV,
+                    zeros, 0, offset(sums, p * _ROWS * PANEL), PANEL, 1, tiles, rows, columns,
+                )  # fmt: skip
+            for r in range(rows):
+                for l in range(0, columns, LANES):
+                    at = offset(sums, r * PANEL + l)
+                    to = offset(gw, ((o + l) * C + first + r) * 9)
+                    _write_gradient(at, _ROWS * PANEL, to, C * 9, min(columns - l, LANES), tmp)
+
+
+@kernel
 def _add_parts(parts_of: F32, y: F32, parts: INT, size: INT, part: INT, begin: INT, end: INT):
     """y (size,) = sum of the parts (parts, size)"""
     for i in range(begin, end):
@@ -400,7 +447,17 @@ def _add_parts(parts_of: F32, y: F32, parts: INT, size: INT, part: INT, begin: I
             y[i] += parts_of[p * size + i]
 
 
-# Launches ------------------------------------------------------------------------------------------
+# Launches -----------------------------------------------------------------------------------------
+
+
+def _chunk(C: int, O: int, tiles: int, sizes: tuple[int, int, int]) -> int:
+    """How many of `tiles` to do at a time, by the size of the transformed weights.
+
+    Small weights stay in the cache beside the tiles, large ones are read again for every chunk and
+    want it large. The chunks come out about equal.
+    """
+    chunk = sizes[0] if C * O <= 40_000 else sizes[1] if C * O <= 100_000 else sizes[2]
+    return -(-tiles // max(1, round(tiles / chunk)))
 
 
 def _vectors(channels: int) -> int:
@@ -441,7 +498,7 @@ def _convolution(
     tiles = N * _tiles(OH) * _tiles(OW)
     parts = parts_for(tiles, _nanoseconds(tiles, C, O))
     CV, OV = _vectors(C) * LANES, _vectors(O) * LANES
-    chunk = max(14, min(_CHUNK // (36 * (CV + OV)), -(-tiles // parts)))
+    chunk = _chunk(C, O, -(-tiles // parts), (28, 56, 140))
     size = PANEL + 36 * LANES + 36 * CV + 36 * chunk * (CV + OV)
     scratch = empty((parts, size))
     if bias is None:
@@ -506,18 +563,31 @@ def _weight_gradient(
     tiles = N * _tiles(OH) * _tiles(OW)
     parts = parts_for(tiles, _nanoseconds(tiles, C, O))
     CV, OV = _vectors(C) * LANES, _vectors(O) * LANES
-    # The sums go through memory once for each chunk: that must be little beside the products.
-    chunk = max(_CHUNK // (36 * (CV + OV)), 224 if C * O > 100_000 else 56)
-    chunk = min(chunk, -(-tiles // parts))
-    size = PANEL + 36 * LANES + 36 * max(CV, OV) + 36 * chunk * (CV + OV)
-    sums, gbs = empty((parts, 36, C, O)), empty((parts, O))
-    launch(
-        _correlate, x, gy, sums, gbs, empty((parts, size)),
-        H, W, C, OH, OW, O, *padding, chunk, size, items=tiles, parts=parts,
-    )  # fmt: skip
-    gw, gb = empty(shape), empty((O,))
-    finishing = parts_for(C, C * O * 10)
-    scratch = empty((finishing, 36, LANES))
-    launch(_collect_weight_gradient, sums, gw, scratch, parts, C, O, items=C, parts=finishing)
+    gw, gb, gbs = empty(shape), empty((O,)), empty((parts, O))
+    sizes = H, W, C, OH, OW, O, *padding
+    common = PANEL + 36 * LANES + 36 * max(CV, OV)
+    finishing = parts_for(C, _nanoseconds(tiles, C, O))
+    if tiles * (C + O) < 1.5 * C * O:
+        # Few tiles, many channels: all tiles' transforms take less memory than the sums would.
+        v, m = empty((36, tiles, CV)), empty((36, tiles, OV))
+        launch(
+            _transform_both, x, gy, v, m, gbs, empty((parts, common)), *sizes, tiles, common,
+            items=tiles, parts=parts,
+        )  # fmt: skip
+        size = PANEL + 36 * LANES + 36 * _ROWS * PANEL
+        launch(
+            _correlate_channels, v, m, gw, empty((finishing, size)), C, O, tiles, size,
+            items=C, parts=finishing,
+        )  # fmt: skip
+    else:
+        chunk = _chunk(C, O, -(-tiles // parts), (56, 112, 448))
+        size = common + 36 * chunk * (CV + OV)
+        sums = empty((parts, 36, C, O))
+        launch(
+            _correlate, x, gy, sums, gbs, empty((parts, size)), *sizes, chunk, size,
+            items=tiles, parts=parts,
+        )  # fmt: skip
+        scratch = empty((finishing, 72, LANES))
+        launch(_collect_weight_gradient, sums, gw, scratch, parts, C, O, items=C, parts=finishing)
     launch(_add_parts, gbs, gb, parts, O, items=O)
     return gw, gb

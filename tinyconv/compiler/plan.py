@@ -176,6 +176,37 @@ class _Native:
     ticks: np.ndarray
 
 
+class _ThreadTrial:
+    """Whether a plan runs faster on all threads or on one: tried out in its first few runs.
+
+    Steps of a fraction of a millisecond are over before a second thread has woken up. The results
+    are the same, since the parts of the work are.
+    """
+
+    _RUNS = 8
+    _LONG = 0.01  # seconds: such a step is not in doubt
+
+    def __init__(self) -> None:
+        self._options = sorted({threads.num_threads(), 1}, reverse=True)
+        self._best = dict.fromkeys(self._options, math.inf)
+        self._runs = 0
+
+    def next(self) -> int:
+        """How many threads to use for the next run."""
+        if self._runs < self._RUNS:
+            return self._options[self._runs % len(self._options)]
+        return min(self._options, key=self._best.__getitem__)
+
+    def took(self, seconds: float) -> None:
+        """Note how long it took."""
+        if self._runs < self._RUNS:
+            used = self.next()
+            self._runs += 1
+            self._best[used] = min(self._best[used], seconds)
+            if used > 1 and seconds > self._LONG and self._runs > 2:
+                self._runs = self._RUNS
+
+
 @dataclass
 class Plan:
     """A step as launches on memory of its own. `run` repeats it; print it to see what it does.
@@ -194,6 +225,7 @@ class Plan:
     seconds: float = 0.0
     runs: int = 0
     python_seconds: dict[int, float] = field(default_factory=dict)
+    _threads: _ThreadTrial = field(default_factory=lambda: _ThreadTrial())
 
     def __post_init__(self) -> None:
         rows: list[Launch] = []
@@ -210,9 +242,10 @@ class Plan:
     def run(self) -> None:
         """Do the step once more, on what is in the arguments' arrays."""
         began = time.perf_counter()
+        most = self._threads.next()
         for segment in self.segments:
             if isinstance(segment, _Native):
-                threads.run(segment.table, segment.ticks)
+                threads.run(segment.table, segment.ticks, most)
             else:
                 start = time.perf_counter()
                 segment.function(*segment.arguments)
@@ -220,7 +253,9 @@ class Plan:
                 self.python_seconds[segment.call] = (
                     self.python_seconds.get(segment.call, 0.0) + spent
                 )
-        self.seconds += time.perf_counter() - began
+        seconds = time.perf_counter() - began
+        self._threads.took(seconds)
+        self.seconds += seconds
         self.runs += 1
 
     def milliseconds(self) -> list[float]:

@@ -13,10 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import llvmlite.binding as llvm
 import numba
 import numpy as np
 from numba import types
 from numba.core.ccallback import CFunc
+from numba.core.typing import signature
 
 F32 = types.CPointer(types.float32)
 F64 = types.CPointer(types.float64)
@@ -49,14 +51,50 @@ def jit(function: Callable[..., Any]) -> Any:
     return _stamped(numba.njit(nogil=True, cache=True, **_OPTIONS)(function))
 
 
+def _compile(function: Callable[..., Any], kinds: list[Any]) -> CFunc:
+    """A C function, from disk where it was compiled before."""
+    compiled = CFunc(function, (tuple(kinds), types.void), {}, dict(_OPTIONS))
+    compiled.enable_caching()
+    _stamped(compiled).compile()
+    return compiled
+
+
+def _kinds(function: Callable[..., Any]) -> list[Any]:
+    """The types of a function's parameters, from its annotations."""
+    kinds = inspect.get_annotations(function, eval_str=True)
+    return [kinds[name] for name in inspect.signature(function).parameters]
+
+
+_shared: list[Callable[..., Any]] = []
+_provided: list[CFunc] = []
+
+
+def shared(function: Callable[..., Any]) -> Any:
+    """Compile a large function that many kernels call once, not once in each of them.
+
+    Its parameters are annotated like a kernel's.
+    """
+    _shared.append(function)
+    return types.ExternalFunction(
+        f"tinyconv_{function.__name__}", signature(types.void, *_kinds(function))
+    )
+
+
+def _provide_shared() -> None:
+    """Make the shared functions known to the linker, before any kernel is compiled or loaded."""
+    while len(_provided) < len(_shared):
+        function = _shared[len(_provided)]
+        _provided.append(_compile(function, _kinds(function)))
+        llvm.add_symbol(f"tinyconv_{function.__name__}", _provided[-1].address)
+
+
 class KernelFunction:
     """A function compiled when it is first needed, kept on disk, and called by its address."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
         self.name = function.__name__
-        kinds = inspect.get_annotations(function, eval_str=True)
-        self.kinds = [kinds[name] for name in inspect.signature(function).parameters]
+        self.kinds = _kinds(function)
         if self.kinds[-3:] != [INT, INT, INT]:
             raise TypeError(f"{self.name}: expected part, begin, end as the last parameters")
         self._compiled: Any = None
@@ -65,11 +103,8 @@ class KernelFunction:
     def address(self) -> int:
         """Where the machine code is; compiles it, or loads it from disk, at the first call."""
         if self._compiled is None:
-            signature = tuple(self.kinds), types.void
-            compiled = CFunc(self.function, signature, {}, dict(_OPTIONS))
-            compiled.enable_caching()
-            _stamped(compiled).compile()
-            self._compiled = compiled
+            _provide_shared()
+            self._compiled = _compile(self.function, self.kinds)
         return self._compiled.address
 
     def pack(self, arguments: tuple[Any, ...]) -> np.ndarray:

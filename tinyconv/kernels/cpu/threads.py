@@ -55,9 +55,12 @@ def _from_environment() -> int:
     return int(text)
 
 
-def run(table: np.ndarray, ticks: np.ndarray) -> None:
-    """Run all rows of a table (see runner.py), on as many threads as its widest row has parts."""
-    threads = min(int(table[:, PARTS].max(initial=1)), num_threads())
+def run(table: np.ndarray, ticks: np.ndarray, most: int | None = None) -> None:
+    """Run all rows of a table (see runner.py), on `most` threads at most.
+
+    The result does not depend on the number of threads: the parts of a row do not.
+    """
+    threads = min(most or num_threads(), int(table[:, PARTS].max(initial=1)))
     barrier = np.zeros(1, np.int64)
     # Two threads of the caller's may compute at a time: the second one does all parts itself.
     if threads == 1 or not _busy.acquire(blocking=False):

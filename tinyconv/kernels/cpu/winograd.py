@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tinyconv.kernels.cpu.jit import F32, INT, jit, kernel
+from tinyconv.kernels.cpu.jit import F32, INT, jit, kernel, shared
 from tinyconv.kernels.cpu.launch import empty, launch, parts_for
 from tinyconv.kernels.cpu.layout import as_images, channels_last, contiguous
 from tinyconv.kernels.cpu.product import multiply
@@ -192,8 +192,8 @@ def _transform_weights(
                 _store6(u, to, panels * C * PANEL, g)
 
 
-@jit
-def _write_gradient(s, step, gw, so, lanes, tmp):
+@shared
+def write_gradient(s: F32, step: INT, gw: F32, so: INT, lanes: INT, tmp: F32):
     """gw[l so + 0..8] = G^T s G for the vector of output channels l, s[p step]."""
     for j in range(6):
         t = _weight_transposed(*_load6(s, j * step, 6 * step))
@@ -222,7 +222,7 @@ def _collect_weight_gradient(
                 for other in range(1, parts):
                     value = value + load_first(sums, at + other * 36 * C * O, lanes)
                 store(total, p * LANES, value)
-            _write_gradient(total, LANES, offset(gw, (o * C + c) * 9), C * 9, lanes, tmp)
+            write_gradient(total, LANES, offset(gw, (o * C + c) * 9), C * 9, lanes, tmp)
 
 
 # Tiles --------------------------------------------------------------------------------------------
@@ -249,8 +249,8 @@ def _cut_tile(x, n, i, j, size, H, W, C, tile):
     return tile, size * C
 
 
-@jit
-def _transform_input(source, row, C, to, step, tmp):
+@shared
+def transform_input(source: F32, row: INT, C: INT, to: F32, step: INT, tmp: F32):
     """to[p step + c] = (B^T x B)[p] for a 6x6 tile of C channels."""
     for c in range(0, C, LANES):
         lanes = min(C - c, LANES)
@@ -265,8 +265,10 @@ def _transform_input(source, row, C, to, step, tmp):
             _store6(to, i * 6 * step + c, step, t)
 
 
-@jit
-def _transform_output(source, step, O, bias, y, row, rows, columns, tmp):
+@shared
+def transform_output(
+    source: F32, step: INT, O: INT, bias: F32, y: F32, row: INT, rows: INT, columns: INT, tmp: F32
+):
     """The rows x columns (at most 4x4) outputs of a tile, A^T m A + bias, m[p] = source[p step]."""
     for o in range(0, O, LANES):
         lanes = min(O - o, LANES)
@@ -288,8 +290,8 @@ def _transform_output(source, step, O, bias, y, row, rows, columns, tmp):
                 store_first(y, to + 3 * O, t[3] + b, lanes)
 
 
-@jit
-def _transform_gradient(source, row, O, to, step, tmp, gb):
+@shared
+def transform_gradient(source: F32, row: INT, O: INT, to: F32, step: INT, tmp: F32, gb: F32):
     """to[p step + o] = (A gy A^T)[p] for a 4x4 tile of O channels; its sums are added to gb."""
     for o in range(0, O, LANES):
         lanes = min(O - o, LANES)
@@ -332,7 +334,7 @@ def _convolve(
             n, ij = (first + t) // (TH * TW), (first + t) % (TH * TW)
             i, j = ij // TW * 4, ij % TW * 4
             source, row = _cut_tile(x, n, i - ph, j - pw, 6, H, W, C, tile)
-            _transform_input(source, row, C, offset(v, t * CV), chunk * CV, tmp)
+            transform_input(source, row, C, offset(v, t * CV), chunk * CV, tmp)
         for p in range(36):
             for panel in range(panels):
                 o = panel * PANEL
@@ -346,9 +348,7 @@ def _convolve(
             i, j = ij // TW * 4, ij % TW * 4
             to = offset(y, ((n * OH + i) * OW + j) * O)
             rows, columns = min(4, OH - i), min(4, OW - j)
-            _transform_output(
-                offset(m, t * OV), chunk * OV, O, bias, to, OW * O, rows, columns, tmp
-            )
+            transform_output(offset(m, t * OV), chunk * OV, O, bias, to, OW * O, rows, columns, tmp)
 
 
 @kernel
@@ -373,10 +373,10 @@ def _correlate(
             n, ij = (first + t) // (TH * TW), (first + t) % (TH * TW)
             i, j = ij // TW * 4, ij % TW * 4
             source, row = _cut_tile(x, n, i - ph, j - pw, 6, H, W, C, tile)
-            _transform_input(source, row, C, offset(v, t * CV), chunk * CV, tmp)
+            transform_input(source, row, C, offset(v, t * CV), chunk * CV, tmp)
             source, row = _cut_tile(gy, n, i, j, 4, OH, OW, O, tile)
             to = offset(m, t * OV)
-            _transform_gradient(source, row, O, to, chunk * OV, tmp, offset(gb, part * O))
+            transform_gradient(source, row, O, to, chunk * OV, tmp, offset(gb, part * O))
         for p in range(36):
             for o in range(0, O, PANEL):
                 c = offset(sums, (part * 36 + p) * C * O + o)
@@ -403,10 +403,10 @@ def _transform_both(
         n, ij = t // (TH * TW), t % (TH * TW)
         i, j = ij // TW * 4, ij % TW * 4
         source, row = _cut_tile(x, n, i - ph, j - pw, 6, H, W, C, tile)
-        _transform_input(source, row, C, offset(v, t * CV), tiles * CV, tmp)
+        transform_input(source, row, C, offset(v, t * CV), tiles * CV, tmp)
         source, row = _cut_tile(gy, n, i, j, 4, OH, OW, O, tile)
         to = offset(m, t * OV)
-        _transform_gradient(source, row, O, to, tiles * OV, tmp, offset(gb, part * O))
+        transform_gradient(source, row, O, to, tiles * OV, tmp, offset(gb, part * O))
 
 
 @kernel
@@ -434,7 +434,7 @@ def _correlate_channels(
                 for l in range(0, columns, LANES):
                     at = offset(sums, r * PANEL + l)
                     to = offset(gw, ((o + l) * C + first + r) * 9)
-                    _write_gradient(at, _ROWS * PANEL, to, C * 9, min(columns - l, LANES), tmp)
+                    write_gradient(at, _ROWS * PANEL, to, C * 9, min(columns - l, LANES), tmp)
 
 
 @kernel

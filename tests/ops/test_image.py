@@ -21,9 +21,15 @@ def test_normalize_image(N, H, W, C, backend):
         assert y.numpy()[n, c, h, w] == pytest.approx(expected, rel=1e-6, abs=1e-6)
 
 
-def test_the_result_is_contiguous():
-    y = F.normalize_image(numpy.zeros((2, 4, 5, 3), numpy.uint8), (0.5,) * 3, (0.5,) * 3)
-    assert y.numpy().flags.c_contiguous
+@pytest.mark.parametrize("kernels", [True, False])
+def test_the_result_lies_as_its_user_wants_it(kernels):
+    tinyconv.use_backend("numpy", kernels=kernels)
+    try:
+        y = F.normalize_image(numpy.zeros((2, 4, 5, 3), numpy.uint8), (0.5,) * 3, (0.5,) * 3)
+    finally:
+        tinyconv.use_backend("numpy", kernels=True)
+    lies = y.numpy().transpose(0, 2, 3, 1) if kernels else y.numpy()  # kernels: channels last
+    assert lies.flags.c_contiguous
 
 
 def test_bad_arguments():

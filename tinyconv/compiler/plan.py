@@ -17,6 +17,7 @@ from tinyconv.compiler.record import Call, Value
 from tinyconv.kernels.cpu import launch as launching
 from tinyconv.kernels.cpu import threads
 from tinyconv.kernels.cpu.jit import KernelFunction
+from tinyconv.kernels.cpu.runner import COLUMNS
 from tinyconv.op import Op, choose
 
 
@@ -25,7 +26,7 @@ class Launch:
     """A kernel with its arguments packed, or a Python function with its arguments, of one call."""
 
     call: int
-    function: KernelFunction | Callable[..., Any]
+    function: Any
     arguments: tuple[Any, ...]
     items: int = 0
     parts: int = 0  # 0 for a Python function
@@ -281,12 +282,11 @@ class Plan:
 
 
 def _native(rows: list[Launch]) -> _Native:
-    table = np.zeros((len(rows), launching.COLUMNS), np.int64)
+    table = np.zeros((len(rows), COLUMNS), np.int64)
     for row, launch in zip(table, rows, strict=True):
-        function, words = launch.function, launch.words
-        assert isinstance(function, KernelFunction)
+        words = launch.words
         assert words is not None
-        row[:] = function.address, words.ctypes.data, len(words), launch.items, launch.parts
+        row[:] = launch.function.address, words.ctypes.data, len(words), launch.items, launch.parts
     return _Native(rows, table, np.zeros(len(rows), np.int64))
 
 

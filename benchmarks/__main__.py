@@ -12,9 +12,9 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from benchmarks import report, scaling, startup
+from benchmarks import report, roofline, scaling, startup
 from benchmarks.driver import compare
-from benchmarks.workloads import CONFIGURATIONS, WORKLOADS
+from benchmarks.workloads import WORKLOADS
 
 
 def main() -> None:
@@ -35,6 +35,8 @@ def main() -> None:
 
     if flags.startup:
         startup.run(flags.out, flags.rounds, kept(startup.CONFIGURATIONS))
+    elif flags.roofline:
+        roofline.run(flags.out)
     elif flags.scaling:
         scaling.run(flags.out, flags.rounds, flags.seconds, kept(scaling.CONFIGURATIONS))
     else:
@@ -42,7 +44,7 @@ def main() -> None:
         settings = {"rounds": flags.rounds, "seconds": flags.seconds}
         report.print_header()
         for name in names:
-            configurations = kept(CONFIGURATIONS[WORKLOADS[name].kind])
+            configurations = kept(WORKLOADS[name].configurations)
             found[name] = compare(WORKLOADS[name], configurations, flags.rounds, flags.seconds)
             report.print_entry(name, found[name])
             # Written after each workload, so that a run that is broken off leaves what it has.
@@ -63,6 +65,7 @@ def parse() -> Any:
     add("--name", default="comparison", help="name of the JSON and PNG files (comparison)")
     add("--no-torch", dest="torch", action="store_false", help="measure tinyconv alone")
     add("--scaling", action="store_true", help="instead: growth with batch, size and channels")
+    add("--roofline", action="store_true", help="instead: this machine's limits, and how near")
     add("--startup", action="store_true", help="instead: imports and the first training step")
     return parser.parse_args()
 

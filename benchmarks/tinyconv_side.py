@@ -16,7 +16,6 @@ from benchmarks.workloads import (
     PHOTO_BATCH,
     PHOTO_SIZE,
     Case,
-    Skipped,
     Workload,
     data_folder,
     losses,
@@ -48,8 +47,6 @@ def build(workload: Workload, configuration: str, folder: Path) -> Case:
         return _photos(folder)
     wrap: Wrap = lambda function: function  # noqa: E731
     if configuration == "tinyconv-compiled":
-        if not hasattr(tinyconv, "compile"):
-            raise Skipped("this version has no tinyconv.compile")
         wrap = tinyconv.compile
     model = create(workload.network, workload.options)
     model.load_state_dict(dict(np.load(folder / "weights.npz")))

@@ -33,6 +33,9 @@ def build(workload: Workload, configuration: str, folder: Path) -> Case:
     """The workload with the weights and inputs that the driver wrote to `folder`."""
     if workload.kind == "photos":
         return _photos(folder)
+    if configuration.endswith("-1-thread"):
+        torch.set_num_threads(1)
+        configuration = configuration.removesuffix("-1-thread")
     model = torch_models.create(workload.network, workload.options)
     model.load_state_dict(_tensors(folder / "weights.npz"))
     inputs = _tensors(folder / "inputs.npz")

@@ -49,6 +49,13 @@ class Workload:
     data: str | None = None  # the folder in TINYCONV_DATA that it needs
 
     @property
+    def configurations(self) -> tuple[str, ...]:
+        """What to compare; small networks may well run faster in PyTorch on one thread."""
+        alone = ("torch-eager-1-thread", "torch-compile-1-thread")
+        small = self.network == "lenet_mnist"
+        return CONFIGURATIONS[self.kind] + (alone if small else ())
+
+    @property
     def input_gradient(self) -> bool:
         """Whether a single convolution's input needs a gradient; photos and digits do not."""
         return self.shape[1] > 3

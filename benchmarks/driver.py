@@ -215,7 +215,7 @@ def ratios(rows: Rows) -> dict[str, dict[str, Any]]:
     medians = {name: row["median"] for name, row in rows.items() if "median" in row}
     found = {}
     for name, seconds in medians.items():
-        out = () if name == "tinyconv-compiled" else ("torch-compile",)
+        out = () if name == "tinyconv-compiled" else ("torch-compile", "torch-compile-1-thread")
         rivals = [rival for rival in medians if rival.startswith("torch") and rival not in out]
         if name.startswith("tinyconv") and rivals:
             fastest = min(rivals, key=medians.__getitem__)

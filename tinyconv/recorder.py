@@ -1,4 +1,4 @@
-"""Who takes a record of what the engine runs, if anybody: the compiler, while it looks at a step."""
+"""Who takes a record of what the engine runs: the compiler does, while it looks at a step."""
 
 from __future__ import annotations
 

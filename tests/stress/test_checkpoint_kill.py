@@ -8,6 +8,7 @@ import os
 import random
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -99,6 +100,8 @@ def test_killed_at_random_moments_and_resumed(tmp_path):
 
 
 if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:  # loads the kernels, which takes a while
+        train(Path(folder), 1, checkpoint_every=None)
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     train(Path(sys.argv[1]), int(sys.argv[2]), checkpoint_every=1)

@@ -6,6 +6,7 @@ result, and on the way back not another gradient.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -106,23 +107,18 @@ def _chain(
     if counts not in ({0}, {1}):
         return None
     back = [found[0] for found in backwards if found]
-    if not _follow_one_another(calls, back[::-1]) or not _is_closed(calls, chain, back, kept):
+    if not _is_closed(calls, chain, back, kept):
         return None
     return (chain, back) if _has_kernels(rule, chain, back) else None
-
-
-def _follow_one_another(calls: list[Call], back: list[Call]) -> bool:
-    """Whether each backward call comes right after the one whose gradient it takes."""
-    return all(
-        after.inputs[0] is before.outputs[0] and calls.index(after) == calls.index(before) + 1
-        for before, after in pairwise(back)
-    )
 
 
 def _is_closed(calls: list[Call], chain: list[Call], back: list[Call], kept: set[Value]) -> bool:
     """Whether nobody else reads what lies between the calls of a chain."""
     between = {call.outputs[0] for call in chain[:-1]} | {call.outputs[0] for call in back[1:]}
     if between & kept:
+        return False
+    # Backward is done as one where the first of its calls was: what it reads is there by then.
+    if any(after.inputs[0] is not before.outputs[0] for before, after in pairwise(back[::-1])):
         return False
     inside = {*chain, *back}
     return not any(between.intersection(c.reads()) for c in calls if c not in inside)
@@ -133,7 +129,7 @@ def _replace(calls: list[Call], rule: Rule, chain: list[Call], back: list[Call])
     replaced: dict[Call, Call | None] = dict.fromkeys([*chain, *back])
     replaced[chain[-1]] = forward
     if back:
-        replaced[back[0]] = _fused_backward(forward, chain, back)
+        replaced[back[-1]] = _fused_backward(forward, chain, back)
     return [new for call in calls if (new := replaced.get(call, call)) is not None]
 
 
@@ -179,16 +175,17 @@ def stand_in(thing: Any) -> Any:
 
 def _join_updates(calls: list[Call]) -> list[Call]:
     """All counts in one call, and each run of updates with equal settings in one call."""
-    counts = [call for call in calls if isinstance(call.op, CountStep)]
-    changed = [v for c in calls if isinstance(c.op, CountStep | Update) for v in c.mutated()]
-    if len(set(changed)) < len(changed):  # two steps in one: their order matters
+    updated = [v for c in calls if isinstance(c.op, Update) for v in c.mutated()]
+    if len(set(updated)) < len(updated):  # two steps in one: their order matters
         return calls
+    times = Counter(c.inputs[0] for c in calls if isinstance(c.op, CountStep))
+    counts = [c for c in calls if isinstance(c.op, CountStep) and times[c.inputs[0]] == 1]
     joined: list[Call] = []
     waiting: dict[Op, list[Call]] = {}
     for call in calls:
         if isinstance(call.op, Update):
             waiting.setdefault(call.op, []).append(call)
-        elif not isinstance(call.op, CountStep):
+        elif call not in counts:
             joined += _together(waiting)
             waiting = {}
             joined.append(call)

@@ -32,6 +32,7 @@ def laid_out(x, layout):
 def by_threads(monkeypatch, compute):
     """What compute() gives with 1, 2 and 3 threads, all work cut into as many parts."""
     monkeypatch.setattr(launch, "_SMALLEST_PART", 1)
+    monkeypatch.setattr(launch, "_SMALLEST_PART_ALONE", 1)
     before, results = threads.num_threads(), []
     try:
         for number in (1, 2, 3):

@@ -74,6 +74,7 @@ def test_every_shape(N, C, O, H, W, ph, pw, layout, with_bias):
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_any_number_of_threads(N, C, O, size, number, monkeypatch):
     monkeypatch.setattr(launch, "_SMALLEST_PART", 1)
+    monkeypatch.setattr(launch, "_SMALLEST_PART_ALONE", 1)
     before = threads.num_threads()
     threads.set_num_threads(number)
     try:

@@ -3,4 +3,18 @@
 Where several could compute an op, the one that is imported first is asked first.
 """
 
-from tinyconv.kernels.cpu import winograd  # noqa: F401
+from tinyconv.kernels.cpu import (  # noqa: F401
+    winograd,
+    direct,  # isort: skip
+    depthwise,
+    norm,
+    pool,
+    linear,
+    loss,
+    update,
+    image,
+    elementwise,
+    shape,
+    dropout,
+    activation,
+)

@@ -85,10 +85,12 @@ def launch_python(function: Callable[..., Any], *arguments: Any) -> None:
         function(*arguments)
 
 
-# Below this, a second thread costs more than it brings.
-_SMALLEST_PART = 20_000  # nanoseconds
+# Below this, a second thread costs more than it brings: in a plan all threads are awake already, a
+# single launch has to wake them.
+_SMALLEST_PART, _SMALLEST_PART_ALONE = 20_000, 100_000  # nanoseconds
 
 
 def parts_for(items: int, nanoseconds: float) -> int:
     """Into how many parts to cut `items` whose work takes so long, in all, on one thread."""
-    return max(1, min(threads.num_threads(), items, int(nanoseconds // _SMALLEST_PART)))
+    smallest = _SMALLEST_PART if _state.capture is not None else _SMALLEST_PART_ALONE
+    return max(1, min(threads.num_threads(), items, int(nanoseconds // smallest)))

@@ -6,12 +6,11 @@ from tinyconv.kernels.cpu.jit import F32, INT, shared
 from tinyconv.kernels.cpu.simd import LANES, REGISTERS, make_block, offset
 
 # As many rows as registers hold besides the vectors of b: 14 x 2 of 32 registers, 6 x 2 of 16.
-_MOST, _MANY = (14, 8) if REGISTERS == 32 else (6, 6)
+_MOST, _MANY, _FEW = (14, 8, 4) if REGISTERS == 32 else (6, 4, 2)
 
-_wide_most, _wide_many = make_block(_MOST, 2), make_block(_MANY, 2)
-_wide_4, _wide_1 = make_block(4, 2), make_block(1, 2)
-_slim_most, _slim_many = make_block(_MOST, 1), make_block(_MANY, 1)
-_slim_4, _slim_1 = make_block(4, 1), make_block(1, 1)
+_wide_most, _slim_most = make_block(_MOST, 2), make_block(_MOST, 1)
+_wide_many, _slim_many = make_block(_MANY, 2), make_block(_MANY, 1)
+_wide_few, _slim_few = make_block(_FEW, 2), make_block(_FEW, 1)
 
 
 @shared
@@ -31,29 +30,31 @@ def multiply(
         bj, sj, cj = offset(b, j), offset(s, j), offset(c, j)
         r = 0
         while r < rows:
-            ap, sp, cp = offset(a, r * ar), offset(sj, r * sr), offset(cj, r * cr)
             left = rows - r
-            if left >= _MOST and (wide or left % _MANY):
-                if wide:
-                    _wide_most(ap, ar, ao, ak, bj, bo, bk, sp, sr, cp, cr, outer, inner, lanes)
-                else:
-                    _slim_most(ap, ar, ao, ak, bj, bo, bk, sp, sr, cp, cr, outer, inner, lanes)
-                r += _MOST
-            elif left >= _MANY:
-                if wide:
-                    _wide_many(ap, ar, ao, ak, bj, bo, bk, sp, sr, cp, cr, outer, inner, lanes)
-                else:
-                    _slim_many(ap, ar, ao, ak, bj, bo, bk, sp, sr, cp, cr, outer, inner, lanes)
-                r += _MANY
-            elif left >= 4:
-                if wide:
-                    _wide_4(ap, ar, ao, ak, bj, bo, bk, sp, sr, cp, cr, outer, inner, lanes)
-                else:
-                    _slim_4(ap, ar, ao, ak, bj, bo, bk, sp, sr, cp, cr, outer, inner, lanes)
-                r += 4
+            if left > _MANY + _FEW and (wide or left % _MANY):
+                size, count = 0, min(left, _MOST)
+            elif left > _FEW:
+                size, count = 1, min(left, _MANY)
             else:
-                if wide:
-                    _wide_1(ap, ar, ao, ak, bj, bo, bk, sp, sr, cp, cr, outer, inner, lanes)
+                size, count = 2, left
+            ap, sp, cp = offset(a, r * ar), offset(sj, r * sr), offset(cj, r * cr)
+            if wide:
+                if size == 0:
+                    _wide_most(
+                        ap, ar, ao, ak, bj, bo, bk, sp, sr, cp, cr, outer, inner, count, lanes
+                    )
+                elif size == 1:
+                    _wide_many(
+                        ap, ar, ao, ak, bj, bo, bk, sp, sr, cp, cr, outer, inner, count, lanes
+                    )
                 else:
-                    _slim_1(ap, ar, ao, ak, bj, bo, bk, sp, sr, cp, cr, outer, inner, lanes)
-                r += 1
+                    _wide_few(
+                        ap, ar, ao, ak, bj, bo, bk, sp, sr, cp, cr, outer, inner, count, lanes
+                    )
+            elif size == 0:
+                _slim_most(ap, ar, ao, ak, bj, bo, bk, sp, sr, cp, cr, outer, inner, count, lanes)
+            elif size == 1:
+                _slim_many(ap, ar, ao, ak, bj, bo, bk, sp, sr, cp, cr, outer, inner, count, lanes)
+            else:
+                _slim_few(ap, ar, ao, ak, bj, bo, bk, sp, sr, cp, cr, outer, inner, count, lanes)
+            r += count

@@ -196,20 +196,21 @@ _arithmetic(operator.mul, "fmul")
 def make_block(rows: int, vectors: int) -> Any:
     """A function for Numba: a block of rows x (vectors * LANES) sums that stays in registers.
 
-    block(a, ar, ao, ak, b, bo, bk, s, sr, c, cr, outer, inner, lanes) computes
+    block(a, ar, ao, ak, b, bo, bk, s, sr, c, cr, outer, inner, count, lanes) computes
 
         c[r cr + l] = s[r sr + l]
                       + sum_{o < outer, k < inner} a[r ar + o ao + k ak] * b[o bo + k bk + l]
 
-    for r < rows and l < (vectors - 1) LANES + lanes, all of them pointers to float32. Two nested
-    sums reach the windows in images: o walks over rows of pixels, k along one.
+    for r < count <= rows and l < (vectors - 1) LANES + lanes, all of them pointers to float32. Two
+    nested sums reach the windows in images: o walks over rows of pixels, k along one. A block that
+    is not full does its last row again, which is cheaper than a choice.
     """
     cells = [(r, v) for r in range(rows) for v in range(vectors)]
 
     @intrinsic
-    def block(_, a, ar, ao, ak, b, bo, bk, s, sr, c, cr, outer, inner, lanes):
+    def block(_, a, ar, ao, ak, b, bo, bk, s, sr, c, cr, outer, inner, count, lanes):
         def generate(context, builder, signature, arguments):
-            a, ar, ao, ak, b, bo, bk, s, sr, c, cr, outer, inner, lanes = arguments
+            a, ar, ao, ak, b, bo, bk, s, sr, c, cr, outer, inner, count, lanes = arguments
             mask = _mask(builder, lanes)
 
             def number(n):
@@ -217,6 +218,12 @@ def make_block(rows: int, vectors: int) -> Any:
 
             def moved(pointer, stride, count):
                 return builder.gep(pointer, [builder.mul(stride, count)])
+
+            last = builder.sub(count, number(1))
+            row = [
+                builder.select(builder.icmp_signed("<", number(r), count), number(r), last)
+                for r in range(rows)
+            ]
 
             def load_part(pointer, v):  # the last vector may be cut short
                 where = _vector_at(builder, pointer, number(v * LANES))
@@ -234,10 +241,10 @@ def make_block(rows: int, vectors: int) -> Any:
             # LLVM turns these places on the stack into registers.
             sums = {cell: cgutils.alloca_once(builder, _LLVM_VECTOR) for cell in cells}
             for r, v in cells:
-                builder.store(load_part(moved(s, sr, number(r)), v), sums[r, v])
+                builder.store(load_part(moved(s, sr, row[r]), v), sums[r, v])
             with cgutils.for_range(builder, outer) as outer_loop:
                 a_outer = moved(a, ao, outer_loop.index)
-                a_rows = [moved(a_outer, ar, number(r)) for r in range(rows)]
+                a_rows = [moved(a_outer, ar, row[r]) for r in range(rows)]
                 b_outer = moved(b, bo, outer_loop.index)
                 with cgutils.for_range(builder, inner) as loop:
                     b_inner = moved(b_outer, bk, loop.index)
@@ -250,11 +257,11 @@ def make_block(rows: int, vectors: int) -> Any:
                             total = _multiply_add(builder, a_vector, b_vectors[v], before)
                             builder.store(total, sums[r, v])
             for r, v in cells:
-                store_part(builder.load(sums[r, v]), moved(c, cr, number(r)), v)
+                store_part(builder.load(sums[r, v]), moved(c, cr, row[r]), v)
             return context.get_dummy_value()
 
         I = types.intp
-        kinds = (a, I, I, I, b, I, I, s, I, c, I, I, I, I)
+        kinds = (a, I, I, I, b, I, I, s, I, c, I, I, I, I, I)
         return types.void(*kinds), generate
 
     return block

@@ -426,9 +426,10 @@ def _correlate_channels(
         for o in range(0, O, PANEL):
             columns = min(PANEL, O - o)
             for p in range(36):
+                at = offset(m, p * tiles * OV + o)
                 multiply(
-                    offset(v, p * tiles * CV + first), 1, 0, CV, offset(m, p * tiles * OV + o), 0, OV,
-                    zeros, 0, offset(sums, p * _ROWS * PANEL), PANEL, 1, tiles, rows, columns,
+                    offset(v, p * tiles * CV + first), 1, 0, CV, at, 0, OV, zeros, 0,
+                    offset(sums, p * _ROWS * PANEL), PANEL, 1, tiles, rows, columns,
                 )  # fmt: skip
             for r in range(rows):
                 for l in range(0, columns, LANES):

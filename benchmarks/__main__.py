@@ -12,7 +12,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from benchmarks import report, roofline, scaling, startup
+from benchmarks import curve, report, roofline, scaling, startup
 from benchmarks.driver import compare
 from benchmarks.workloads import WORKLOADS
 
@@ -35,6 +35,8 @@ def main() -> None:
 
     if flags.startup:
         startup.run(flags.out, flags.rounds, kept(startup.CONFIGURATIONS))
+    elif flags.curve:
+        curve.run(flags.out)
     elif flags.roofline:
         roofline.run(flags.out)
     elif flags.scaling:
@@ -65,6 +67,7 @@ def parse() -> Any:
     add("--name", default="comparison", help="name of the JSON and PNG files (comparison)")
     add("--no-torch", dest="torch", action="store_false", help="measure tinyconv alone")
     add("--scaling", action="store_true", help="instead: growth with batch, size and channels")
+    add("--curve", action="store_true", help="instead: kernels and reference in a training")
     add("--roofline", action="store_true", help="instead: this machine's limits, and how near")
     add("--startup", action="store_true", help="instead: imports and the first training step")
     return parser.parse_args()

@@ -1,4 +1,4 @@
-"""tinyconv.compile: the same numbers as eager, whatever changes between calls, or a clear refusal."""
+"""tinyconv.compile: the numbers of eager, whatever changes between calls, or a clear refusal."""
 
 import threading
 
@@ -127,7 +127,7 @@ def test_the_step_is_fused_and_says_so():
     assert "GFLOP" in text
 
 
-# What changes between calls ------------------------------------------------------------------------
+# What changes between calls -----------------------------------------------------------------------
 
 
 def test_a_short_last_batch_just_works():
@@ -276,7 +276,7 @@ def test_a_step_without_an_optimizer_leaves_its_gradients():
         np.testing.assert_array_equal(weight.grad.numpy(), 4 * value)
 
 
-# What cannot be recorded ---------------------------------------------------------------------------
+# What cannot be recorded --------------------------------------------------------------------------
 
 
 def reads_a_value(model, x):
@@ -398,7 +398,7 @@ def test_a_wrong_class_makes_the_loss_nan():
     assert np.isnan(loss.item())
 
 
-# Threads -------------------------------------------------------------------------------------------
+# Threads ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tinyconv as tc
-from tinyconv.compiler.memory import ALIGNMENT, Lifetime, block, place, view
 from tests.compiler.test_compile import Training, batches
+from tinyconv.compiler.memory import ALIGNMENT, Lifetime, block, place, view
 
 
 @st.composite

@@ -1,1 +1,1 @@
-"""Fast ways to compute the ops of tinyconv/ops: cpu/ with Numba, registered when NumPy is chosen."""
+"""Fast ways to compute the ops of tinyconv/ops: cpu/ with Numba, loaded when NumPy is chosen."""

@@ -3,18 +3,23 @@
 Where several could compute an op, the one that is imported first is asked first.
 """
 
-from tinyconv.kernels.cpu import (  # noqa: F401
-    winograd,
-    direct,  # isort: skip
+from tinyconv.kernels.cpu import winograd  # isort: skip # before direct
+from tinyconv.kernels.cpu import (
+    activation,
     depthwise,
-    norm,
-    pool,
+    direct,
+    dropout,
+    elementwise,
+    image,
     linear,
     loss,
-    update,
-    image,
-    elementwise,
+    norm,
+    pool,
     shape,
-    dropout,
-    activation,
+    update,
 )
+
+__all__ = [
+    "activation", "depthwise", "direct", "dropout", "elementwise", "image", "linear", "loss",
+    "norm", "pool", "shape", "update", "winograd",
+]  # fmt: skip

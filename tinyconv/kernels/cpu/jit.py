@@ -1,4 +1,4 @@
-"""How the functions of this package are compiled: `kernel` for those that are launched, `jit` inside.
+"""How the functions of this package are compiled: `kernel` for what is launched, `jit` inside.
 
 A kernel is a Numba function of pointers and whole numbers, compiled to a C function, so that a list
 of them can be run from one native loop without Python in between (runner.py). Its parameters are

@@ -20,7 +20,7 @@ MOST_ARGUMENTS = 32
 
 @intrinsic
 def _call(_, function, arguments, count, part, begin, end):
-    """Call the C function at address `function` with `count` 64-bit words and three numbers more."""
+    """Call the C function at an address with `count` 64-bit words and three numbers more."""
 
     def generate(context, builder, signature, values):
         function, arguments, count, part, begin, end = values

@@ -46,7 +46,7 @@ class CatDogSettings(Settings):
     on_error: Literal["stop", "skip"] = flag(
         "stop", "what to do where photos cannot be read", choices=("stop", "skip")
     )
-    model: str = flag("catdog", "network", choices=("catdog", "catdog_notebook"))
+    model: str = flag("catdog", "network", choices=("catdog", "catdog_notebook", "catdog_wide"))
     optimizer: str = flag("adam", "update rule", choices=tuple(OPTIMIZERS))
     l1: float = flag(0.0, "weight of the L1 penalty on the weights")
     weight_decay: float = flag(0.0, "weight of the L2 penalty on the weights")

@@ -192,6 +192,7 @@ class _Run:
     interrupts: Interrupts
     state: TrainingState = field(default_factory=TrainingState)
     undo: tuple[Arrays, Metadata] | None = None  # the checkpoint from before a long step
+    told_refusal: bool = False
     saved: bool = False  # whether the checkpoint file holds a state of this training
 
     def __post_init__(self) -> None:
@@ -264,10 +265,18 @@ class _Run:
                     trainer.scheduler.step()
                 at.seconds = time.perf_counter() - began
             self.undo = None
+            if not (trainer.eager or self.told_refusal):
+                self.tell_refusal()
             step_seconds = time.perf_counter() - step_began
             self.report.step(at.step, at.loss_sum / at.seen, at.correct / at.seen, at.seen)
             if trainer.checkpoint_every and at.step % trainer.checkpoint_every == 0:
                 self.save()
+
+    def tell_refusal(self) -> None:
+        """Say once where a step cannot be compiled, and why."""
+        if refusal := self.trainer._compiled_step.refusal:
+            self.report.say(f"steps run op by op, not compiled: {refusal}")
+            self.told_refusal = True
 
     def count(self, batch: Batch, loss: Tensor, logits: Tensor) -> None:
         """Add a step to the running figures of the epoch."""

@@ -9,9 +9,10 @@ are always `part, begin, end`: the number of the part of the work, and the items
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import llvmlite.binding as llvm
 import numba
@@ -51,9 +52,21 @@ def jit(function: Callable[..., Any]) -> Any:
     return _stamped(numba.njit(nogil=True, cache=True, **_OPTIONS)(function))
 
 
+class _Function(CFunc):
+    """A C function that says so, once, where it is not found on disk and takes its time."""
+
+    told: ClassVar[bool] = False
+
+    def _compile_uncached(self) -> Any:
+        if not _Function.told:
+            _Function.told = True
+            sys.stderr.write("tinyconv: compiling kernels for this machine, once, some seconds\n")
+        return super()._compile_uncached()  # type: ignore[misc]
+
+
 def _compile(function: Callable[..., Any], kinds: list[Any]) -> CFunc:
     """A C function, from disk where it was compiled before."""
-    compiled = CFunc(function, (tuple(kinds), types.void), {}, dict(_OPTIONS))
+    compiled = _Function(function, (tuple(kinds), types.void), {}, dict(_OPTIONS))
     compiled.enable_caching()
     _stamped(compiled).compile()
     return compiled

@@ -7,6 +7,8 @@ the others before the next. Nothing of this needs Python or its lock.
 
 from __future__ import annotations
 
+import os
+
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
@@ -83,7 +85,9 @@ def _cycles(_):
     return types.int64(), generate
 
 
-_yield_thread = types.ExternalFunction("sched_yield", types.int32())
+_yield_thread = types.ExternalFunction(
+    "sched_yield" if os.name == "posix" else "SwitchToThread", types.int32()
+)
 
 # A thread that waited so many turns (some 20 microseconds) lets others run on its core.
 _PATIENCE = 8_000

@@ -296,6 +296,15 @@ def makes_an_array(model, x):
     return model(x) * np.random.default_rng().random((6, 3)).astype(np.float32)
 
 
+def clips_its_gradients(model, x):
+    model.zero_grad()
+    loss = model(x).sum()
+    loss.backward()
+    for p in model.parameters():
+        p.grad.data *= np.float32(0.5)
+    return loss
+
+
 def accumulates(model, x):
     loss = model(x).sum()
     loss.backward()
@@ -327,6 +336,7 @@ def does_more_every_time(model, x):
         (reads_a_value, r"item\(\)"),
         (branches_on_a_value, r"item\(\)"),
         (makes_an_array, "an array of shape"),
+        (clips_its_gradients, "in place outside of any op"),
         (returns_an_array, "returns an array"),
         (returns_another_tensor, "no op of the step computed"),
         (does_more_every_time, "ran .* ops the first time"),

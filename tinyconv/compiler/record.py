@@ -88,15 +88,23 @@ class Record:
 class _Nothing:
     """Takes the place of memory and execution: arrays are there, but nobody computes them.
 
-    Zeros that nobody touches take no memory.
+    Zeros that nobody touches take no memory. They cannot be written to: what a step changes by
+    itself, without an op, would not be in the record.
     """
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        return np.zeros(shape, dtype)
+        return _sealed(np.zeros(shape, dtype))
 
     def launch(self, *_: Any) -> None: ...
 
     def launch_python(self, *_: Any) -> None: ...
+
+
+def _sealed(array: np.ndarray, *others: Any) -> np.ndarray:
+    """The array, no longer to be written to unless it is one of `others`."""
+    if not any(array is other for other in others):
+        array.flags.writeable = False
+    return array
 
 
 class StepRecorder:
@@ -122,11 +130,16 @@ class StepRecorder:
         self._before = set_capture(_Nothing())
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, kind: Any, error: BaseException | None, _: Any) -> None:
         set_recorder(None)
         set_capture(self._before)
         for tensor in self.record.tensors:
             tensor.grad = None
+        if isinstance(error, ValueError) and "read-only" in str(error):
+            raise CompileError(
+                "the step changes an array in place outside of any op, which a record cannot "
+                f"repeat ({error}); {_REASONS}"
+            ) from error
 
     # What the engine hands over -----------------------------------------------------------------
 
@@ -140,7 +153,7 @@ class StepRecorder:
             ]
             with np.errstate(all="ignore"):
                 y, saved = op.forward(np, *given)
-            y = None if y is None else np.asarray(y)  # NumPy's full sums are scalars, not arrays
+            y = None if y is None else _sealed(np.asarray(y), *inputs)  # full sums are scalars
         ours = tuple(self._of(x) for x in inputs)
         made = None if y is None else self._made(y)
         call = Call(op, "forward", ours, (made,), tuple(self._made(s) for s in saved))
@@ -162,7 +175,9 @@ class StepRecorder:
                 if kernel
                 else op.backward(np, gy, saved, needs)
             )
-        gradients = tuple(None if g is None else np.asarray(g) for g in gradients)
+        gradients = tuple(
+            None if g is None else _sealed(np.asarray(g), gy, *saved) for g in gradients
+        )
         ours = forward.saved if forward else ()
         made = tuple(None if g is None else self._made(g) for g in gradients)
         call = Call(op, "backward", (self._of(gy),), made, ours, needs, forward)

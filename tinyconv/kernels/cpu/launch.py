@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tinyconv.kernels.cpu import threads
+from tinyconv.kernels.cpu import reuse, threads
 from tinyconv.kernels.cpu.jit import KernelFunction
 from tinyconv.kernels.cpu.runner import COLUMNS
 
@@ -53,7 +53,7 @@ def empty(shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
     """A C-contiguous array whose values are not set yet."""
     if _state.capture is not None:
         return _state.capture.empty(shape, dtype)
-    return np.empty(shape, dtype)
+    return reuse.empty(shape, dtype)
 
 
 def launch(

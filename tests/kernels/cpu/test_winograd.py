@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinyconv
-from tinyconv.kernels.cpu import launch, threads
+from tinyconv.kernels.cpu import launch, threads, winograd
 from tinyconv.kernels.cpu.simd import LANES
 from tinyconv.op import run, run_backward
 from tinyconv.ops.conv import Conv2d
@@ -14,6 +14,11 @@ from tinyconv.testing import kernel_error, relative_error
 
 # The largest difference over the largest value, to the exact result.
 BOUND = 2e-5
+
+
+@pytest.fixture(autouse=True)
+def small_maps_too(monkeypatch):
+    monkeypatch.setattr(winograd, "_FORMING", 0)
 
 
 def arrays(N, C, O, H, W, seed=0):

@@ -142,18 +142,28 @@ def _filter(
         rows = min(strip, OH - top, end - first)
         seen = (rows - 1) * sh + (KH - 1) * dh + 1
         a = bordered(x, n, top * sh, seen, H, W, C, ph, pw, border)
-        for pixel in range(rows * OW):
-            i, j = pixel // OW, pixel % OW
-            source, to = offset(a, (i * sh * wide + j * sw) * C), (first * OW + pixel) * O
-            for o in range(0, O, LANES):
-                lanes = min(O - o, LANES)
-                total = load_first(bias, o, lanes)
-                for u in range(KH):
-                    for v in range(KW):
-                        pixels = load_first(source, (u * dh * wide + v * dw) * C + o, lanes)
-                        weights = load_first(w, (u * KW + v) * O + o, lanes)
-                        total = multiply_add(pixels, weights, total)
-                store_first(y, to + o, total, lanes)
+        for i in range(rows):
+            source, to = offset(a, i * sh * wide * C), offset(y, (first + i) * OW * O)
+            # Four pixels share the weights; those too many at the end repeat the last one.
+            for j in range(0, OW, 4):
+                j1, j2, j3 = min(j + 1, OW - 1), min(j + 2, OW - 1), min(j + 3, OW - 1)
+                x0, x1 = offset(source, j * sw * C), offset(source, j1 * sw * C)
+                x2, x3 = offset(source, j2 * sw * C), offset(source, j3 * sw * C)
+                for o in range(0, O, LANES):
+                    lanes = min(O - o, LANES)
+                    y0 = y1 = y2 = y3 = load_first(bias, o, lanes)
+                    for u in range(KH):
+                        for v in range(KW):
+                            tap = (u * dh * wide + v * dw) * C + o
+                            weights = load_first(w, (u * KW + v) * O + o, lanes)
+                            y0 = multiply_add(load_first(x0, tap, lanes), weights, y0)
+                            y1 = multiply_add(load_first(x1, tap, lanes), weights, y1)
+                            y2 = multiply_add(load_first(x2, tap, lanes), weights, y2)
+                            y3 = multiply_add(load_first(x3, tap, lanes), weights, y3)
+                    store_first(to, j * O + o, y0, lanes)
+                    store_first(to, j1 * O + o, y1, lanes)
+                    store_first(to, j2 * O + o, y2, lanes)
+                    store_first(to, j3 * O + o, y3, lanes)
         first += rows
 
 
@@ -223,7 +233,7 @@ def _weight_gradient(x, gy, shape, sizes):
     size = sizes.border(rows)
     sums = empty((parts, 2, window + 1, sizes.O))
     launch(
-        _correlate, x, gy, np.ones(sizes.O, np.float32), sums, empty((parts, size)), *sizes,
+        _correlate, x, gy, sums, empty((parts, size)), *sizes,
         rows, size, items=items, parts=parts,
     )  # fmt: skip
     gw, gb = empty(shape), empty((sizes.O,))
@@ -233,7 +243,7 @@ def _weight_gradient(x, gy, shape, sizes):
 
 @kernel
 def _correlate(
-    x: F32, gy: F32, ones: F32, sums: F32, borders: F32, H: INT, W: INT, C: INT, O: INT,
+    x: F32, gy: F32, sums: F32, borders: F32, H: INT, W: INT, C: INT, O: INT,
     KH: INT, KW: INT, OH: INT, OW: INT, sh: INT, sw: INT, ph: INT, pw: INT, dh: INT, dw: INT,
     strip: INT, size: INT, part: INT, begin: INT, end: INT,
 ):  # fmt: skip
@@ -258,11 +268,17 @@ def _correlate(
             i, j = pixel // OW, pixel % OW
             source = offset(a, (i * sh * wide + j * sw) * C)
             gradient = offset(gy, (first * OW + pixel) * O)
-            for u in range(KH):
-                for v in range(KW):
-                    pixels_at = offset(source, (u * dh * wide + v * dw) * C)
-                    _add_products(offset(latest, (u * KW + v) * O), gradient, pixels_at, O)
-            _add_products(offset(latest, KH * KW * O), gradient, ones, O)
+            for o in range(0, O, LANES):
+                lanes = min(O - o, LANES)
+                g = load_first(gradient, o, lanes)
+                for u in range(KH):
+                    for v in range(KW):
+                        x_tap = load_first(source, (u * dh * wide + v * dw) * C + o, lanes)
+                        to = (u * KW + v) * O + o
+                        before = load_first(latest, to, lanes)
+                        store_first(latest, to, multiply_add(g, x_tap, before), lanes)
+                to = KH * KW * O + o
+                store_first(latest, to, load_first(latest, to, lanes) + g, lanes)
         first += rows
         pixels += rows * OW
         if pixels >= APART or first == end:

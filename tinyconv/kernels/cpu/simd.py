@@ -225,6 +225,10 @@ def make_block(rows: int, vectors: int) -> Any:
                 for r in range(rows)
             ]
 
+            # One pointer that moves and an offset for each row: few registers, and nothing to be
+            # worked out anew for every o.
+            a_offsets = [builder.mul(ar, r) for r in row]
+
             def load_part(pointer, v):  # the last vector may be cut short
                 where = _vector_at(builder, pointer, number(v * LANES))
                 if v < vectors - 1:
@@ -244,13 +248,13 @@ def make_block(rows: int, vectors: int) -> Any:
                 builder.store(load_part(moved(s, sr, row[r]), v), sums[r, v])
             with cgutils.for_range(builder, outer) as outer_loop:
                 a_outer = moved(a, ao, outer_loop.index)
-                a_rows = [moved(a_outer, ar, row[r]) for r in range(rows)]
                 b_outer = moved(b, bo, outer_loop.index)
                 with cgutils.for_range(builder, inner) as loop:
                     b_inner = moved(b_outer, bk, loop.index)
                     b_vectors = [load_part(b_inner, v) for v in range(vectors)]
+                    a_inner = moved(a_outer, ak, loop.index)
                     for r in range(rows):
-                        a_number = builder.load(moved(a_rows[r], ak, loop.index))
+                        a_number = builder.load(builder.gep(a_inner, [a_offsets[r]]))
                         a_vector = _broadcast(builder, a_number)
                         for v in range(vectors):
                             before = builder.load(sums[r, v])

@@ -511,6 +511,11 @@ def _convolution(
     return y
 
 
+# What it costs for each pair of channels to transform weights, in products that could be done
+# meanwhile: a map or two of few tiles, as at batch 1, are better done directly.
+_FORMING = 500
+
+
 def _pays(op: Conv2d, xp, x, w) -> bool:
     if not (
         float32(xp, x, w)
@@ -523,7 +528,9 @@ def _pays(op: Conv2d, xp, x, w) -> bool:
     ):
         return False
     OH, OW = x.shape[2] + 2 * op.padding[0] - 2, x.shape[3] + 2 * op.padding[1] - 2
-    return _tiles(OH) * _tiles(OW) * 36 * 1.35 < OH * OW * 9
+    tiles = len(x) * _tiles(OH) * _tiles(OW)
+    products, direct = tiles * 36 * 1.35, len(x) * OH * OW * 9
+    return products + _FORMING < direct
 
 
 def _forward_pays(op, xp, x, w, b):

@@ -204,7 +204,7 @@ class _ThreadTrial:
             used = self.next()
             self._runs += 1
             self._best[used] = min(self._best[used], seconds)
-            if used > 1 and seconds > self._LONG and self._runs > 2:
+            if used > 1 and seconds > self._LONG:
                 self._runs = self._RUNS
 
 
@@ -226,7 +226,7 @@ class Plan:
     seconds: float = 0.0
     runs: int = 0
     python_seconds: dict[int, float] = field(default_factory=dict)
-    _threads: _ThreadTrial = field(default_factory=lambda: _ThreadTrial())
+    _threads: _ThreadTrial = field(default_factory=_ThreadTrial)
 
     def __post_init__(self) -> None:
         rows: list[Launch] = []

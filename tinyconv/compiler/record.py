@@ -92,8 +92,14 @@ class _Nothing:
     itself, without an op, would not be in the record.
     """
 
+    def __init__(self, value: int) -> None:
+        self.value = value
+
     def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        return _sealed(np.zeros(shape, dtype))
+        array = np.zeros(shape, dtype)
+        if self.value and array.nbytes < 65536:  # what looks at values sees others the second time
+            array.fill(self.value)
+        return _sealed(array)
 
     def launch(self, *_: Any) -> None: ...
 
@@ -116,8 +122,11 @@ class StepRecorder:
     apart by their identity.
     """
 
-    def __init__(self, arguments: list[Array]) -> None:
+    def __init__(self, arguments: list[Array], value: int = 0) -> None:
         self.record = Record()
+        self.value = value
+        self.gradients_before: list[tuple[Tensor, Tensor | None]] = []
+        self._unsealed: list[Array] = []
         self._values: dict[int, Value] = {}
         self._watched: dict[int, Any] = {}  # weak references, whose end ends the entry above
         self._forwards: dict[int, Call] = {}  # by the identity of what they saved
@@ -127,14 +136,14 @@ class StepRecorder:
 
     def __enter__(self) -> StepRecorder:
         set_recorder(self)
-        self._before = set_capture(_Nothing())
+        self._before = set_capture(_Nothing(self.value))
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, _: Any) -> None:
         set_recorder(None)
         set_capture(self._before)
-        for tensor in self.record.tensors:
-            tensor.grad = None
+        for array in self._unsealed:
+            array.flags.writeable = True
         if isinstance(error, ValueError) and "read-only" in str(error):
             raise CompileError(
                 "the step changes an array in place outside of any op, which a record cannot "
@@ -178,9 +187,9 @@ class StepRecorder:
         gradients = tuple(
             None if g is None else _sealed(np.asarray(g), gy, *saved) for g in gradients
         )
-        ours = forward.saved if forward else ()
+        ours, given = forward.saved if forward else (), self._of(gy)  # first: gy may be passed on
         made = tuple(None if g is None else self._made(g) for g in gradients)
-        call = Call(op, "backward", (self._of(gy),), made, ours, needs, forward)
+        call = Call(op, "backward", (given,), made, ours, needs, forward)
         self.record.calls.append(call)
         return gradients
 
@@ -189,6 +198,11 @@ class StepRecorder:
         if id(thing) in self._used or (passing and not thing.requires_grad):
             return
         self._used.add(id(thing))
+        if isinstance(thing, Tensor):
+            self.gradients_before.append((thing, thing.grad))
+            if isinstance(thing.data, np.ndarray) and thing.data.flags.writeable:
+                self._unsealed.append(thing.data)
+                _sealed(thing.data)
         lists: dict[type, list[Any]] = {
             Module: self.record.modules,
             Optimizer: self.record.optimizers,
@@ -247,13 +261,16 @@ class StepRecorder:
             if value is None:
                 raise CompileError("the step returns a tensor that no op of the step computed")
             return value
-        if isinstance(result, tuple | list):
+        if type(result) in (tuple, list):
             return type(result)([self._result(item) for item in result])
-        if isinstance(result, dict):
+        if type(result) is dict:
             return {key: self._result(item) for key, item in result.items()}
-        if hasattr(result, "dtype"):
-            raise CompileError("the step returns an array; expected tensors")
-        return result
+        if result is None or isinstance(result, bool | int | float | str):
+            return result
+        what = "array" if hasattr(result, "dtype") else type(result).__name__
+        raise CompileError(
+            f"the step returns an {what}; expected tensors, alone or in a tuple, list or dict"
+        )
 
 
 def same(first: Record, second: Record) -> None:

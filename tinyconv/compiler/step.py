@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +13,6 @@ from tinyconv import backend
 from tinyconv.backend import Array, backend_name, kernels_wanted
 from tinyconv.compiler.fuse import rewrite
 from tinyconv.compiler.record import CompileError, Record, StepRecorder, Value, same
-from tinyconv.optim import Optimizer
 from tinyconv.recorder import recorder
 from tinyconv.tensor import Tensor, is_grad_enabled
 
@@ -43,7 +44,8 @@ class CompiledStep:
         self.step = step
         self.strict = strict
         self.refusal: CompileError | None = None
-        self._replays: dict[Any, _Replay] = {}
+        self._replays: dict[Any, _Replay] = {}  # the latest used last
+        self._lock = threading.RLock()
         self._latest: _Replay | None = None
         self.__doc__ = getattr(step, "__doc__", None)
 
@@ -55,26 +57,57 @@ class CompiledStep:
     def __call__(self, *arguments: Any) -> Any:
         if self.refusal or recorder() is not None or backend_name() != "numpy":
             return self.step(*arguments)  # also inside another step, and on a GPU
-        arrays, key = _signature(arguments)
-        replay = self._replays.get(key)
-        if replay is None or not replay.holds():
-            try:
-                records = [self._record(arguments, arrays) for _ in range(2)]
-                same(*records)
-            except CompileError as error:
-                if self.strict:
-                    raise
-                self.refusal = error
-                return self.step(*arguments)
-            if replay is not None:  # what changed for these shapes has changed for all
-                self._replays.clear()
-            self._replays[key] = replay = _Replay(records[1], arrays)
-        self._latest = replay
-        return replay.run(arrays)
+        with self._lock:  # a plan has one memory: one call at a time
+            arrays, key = _signature(arguments)
+            replay = self._replays.pop(key, None)
+            if replay is None or not replay.holds():
+                if replay is not None:  # what changed for these shapes has changed for all
+                    self._replays.clear()
+                try:
+                    replay = _Replay(self._record(arguments), arrays)
+                except CompileError as error:
+                    if self.strict:
+                        raise
+                    self.refusal = error
+                    return self.step(*arguments)
+            self._replays[key] = self._latest = replay
+            if len(self._replays) > _MOST_PLANS:
+                del self._replays[next(iter(self._replays))]
+            return replay.run(arrays)
 
-    def _record(self, arguments: tuple[Any, ...], arrays: list[Array]) -> Record:
-        with StepRecorder(arrays) as recording:
-            return recording.finish(self.step(*arguments))
+    def _record(self, arguments: tuple[Any, ...]) -> Record:
+        """The record of a call, taken twice, with other values the second time."""
+        records: list[Record] = []
+        before: list[tuple[Tensor, Tensor | None]] = []
+        try:
+            for value in range(2):
+                stand_ins = [_stand_in(argument, value) for argument in arguments]
+                arrays = [a.data if isinstance(a, Tensor) else a for a in stand_ins]
+                held = [a for a in arrays if isinstance(a, np.ndarray)]
+                with StepRecorder(held, value) as recording:
+                    # Gradients stay for the second time: a step that adds to them shows itself.
+                    before = before or recording.gradients_before
+                    records.append(recording.finish(self.step(*stand_ins)))
+        finally:
+            for tensor, gradient in before:
+                tensor.grad = gradient
+        same(*records)
+        return records[1]
+
+
+# Plans that a step keeps, one for each set of shapes: each has a memory of its own.
+_MOST_PLANS = 8
+
+
+def _stand_in(argument: Any, value: int) -> Any:
+    """A copy of an array or tensor to record with, so that it is nothing else than the argument."""
+    if isinstance(argument, Tensor):
+        return Tensor._of(_stand_in(argument.data, value))
+    if not isinstance(argument, np.ndarray):
+        return argument
+    copy = argument.copy("K") + np.array(value, argument.dtype)  # in memory as the argument is
+    copy.flags.writeable = False
+    return copy
 
 
 def _signature(arguments: tuple[Any, ...]) -> tuple[list[Array], Any]:
@@ -83,6 +116,11 @@ def _signature(arguments: tuple[Any, ...]) -> tuple[list[Array], Any]:
     key: list[Any] = [kernels_wanted(), is_grad_enabled()]
     for number, argument in enumerate(arguments):
         if isinstance(argument, Tensor):
+            if argument.requires_grad:
+                raise CompileError(
+                    f"argument {number} requires a gradient: a compiled step takes data as "
+                    "arguments; weights it reaches by itself"
+                )
             argument = argument.data
         if isinstance(argument, np.ndarray):
             arrays.append(argument)
@@ -97,22 +135,26 @@ def _signature(arguments: tuple[Any, ...]) -> tuple[list[Array], Any]:
     return arrays, tuple(key)
 
 
-def _state(record: Record) -> tuple[Any, ...]:
-    """What a record was made under, besides the arguments: arrays by identity, and settings."""
-    return (
-        [(id(t), id(t.data), t.requires_grad) for t in record.tensors],
-        [(id(m), m.training, *map(id, m._buffers.values())) for m in record.modules],
-        [_settings(o) for o in record.optimizers],
-        id(backend._random),
-    )
+def _state(record: Record) -> tuple[list[Any], list[Any]]:
+    """What a record was made under besides the arguments: objects by identity, and settings.
 
-
-def _settings(optimizer: Optimizer) -> tuple[Any, ...]:
-    groups = [
-        {k: list(map(id, v)) if k == "params" else v for k, v in group.items() if k != "lr"}
-        for group in optimizer.param_groups
-    ]
-    return id(optimizer), id(optimizer.state), groups
+    The objects are held, so that no other one can come to have the same identity.
+    """
+    objects: list[Any] = [backend._random]
+    settings: list[Any] = []
+    for tensor in record.tensors:
+        objects.append(tensor.data)
+        settings.append(tensor.requires_grad)
+    for module in record.modules:
+        objects += module.__dict__.values()  # modes and settings: other values, other objects
+        for register in (module._parameters, module._modules, module._buffers):
+            objects += register.values()
+    for optimizer in record.optimizers:
+        objects.append(optimizer.state)
+        for group in optimizer.param_groups:
+            objects += group["params"]
+            settings.append({k: v for k, v in group.items() if k not in ("lr", "params")})
+    return objects, settings
 
 
 class _Replay:
@@ -127,13 +169,16 @@ class _Replay:
         # In memory as the batches come: channels last stays channels last.
         self.arguments = [np.empty_like(array) for array in arrays]
         self.plan = make_plan(rewrite(record, kept), self.arguments, kept)
-        self.gradients = [
-            (tensor, Tensor._of(self.plan.arrays[value])) for tensor, value in record.gradients
-        ]
+        self.gradients = [(tensor, self.plan.arrays[value]) for tensor, value in record.gradients]
 
     def holds(self) -> bool:
         """Whether weights, modes and settings are still those of the record."""
-        return _state(self.record) == self.state
+        (objects, settings), (before, settings_before) = _state(self.record), self.state
+        return (
+            len(objects) == len(before)
+            and all(map(operator.is_, objects, before))
+            and settings == settings_before
+        )
 
     def run(self, arrays: list[Array]) -> Any:
         for ours, given in zip(self.arguments, arrays, strict=True):
@@ -142,7 +187,7 @@ class _Replay:
             optimizer.set_rates()
         self.plan.run()
         for tensor, gradient in self.gradients:
-            tensor.grad = gradient
+            tensor.grad = Tensor._of(gradient)
         return _filled(self.record.result, self.plan.arrays)
 
 

@@ -11,6 +11,7 @@ LARGE = (300, 1000)
 @pytest.fixture(autouse=True)
 def nothing_idle(monkeypatch):
     monkeypatch.setattr(reuse, "_idle", type(reuse._idle)())
+    monkeypatch.setattr(reuse, "_ended", type(reuse._ended)())
 
 
 def test_memory_is_used_again():
@@ -41,5 +42,6 @@ def test_idle_memory_is_bounded(monkeypatch):
     monkeypatch.setattr(reuse, "_KEPT", 3_000_000)
     arrays = [reuse.empty(LARGE, np.float32) for _ in range(5)]
     del arrays
+    reuse._collect()
     assert sum(block.nbytes for block in reuse._idle.values()) <= 3_000_000
     assert len(reuse._idle) == 2

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from math import prod
 from typing import Any
 
@@ -33,7 +33,8 @@ class _Lease:
 
 
 _idle: OrderedDict[int, np.ndarray] = OrderedDict()  # blocks by their address, oldest first
-_lock = threading.RLock()  # a lease may end while this thread holds the lock
+_ended: deque[np.ndarray] = deque()  # a lease may end at any moment, also while _idle is in use
+_lock = threading.Lock()
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
@@ -48,6 +49,7 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
 def _block(size: int) -> np.ndarray:
     """Idle memory of at least `size` bytes and not much more, or new memory."""
     with _lock:
+        _collect()
         fits = [b for b in _idle.values() if size <= b.nbytes <= size * 1.25]
         if fits:
             best = min(fits, key=lambda block: block.nbytes)
@@ -56,7 +58,18 @@ def _block(size: int) -> np.ndarray:
 
 
 def _give_back(block: np.ndarray) -> None:
-    with _lock:
+    _ended.append(block)
+    if sum(b.nbytes for b in list(_ended)) > _KEPT and _lock.acquire(blocking=False):
+        try:
+            _collect()
+        finally:
+            _lock.release()
+
+
+def _collect() -> None:
+    """Take in the blocks whose lease has ended, and let go of what is too much."""
+    while _ended:
+        block = _ended.popleft()
         _idle[block.ctypes.data] = block
-        while sum(b.nbytes for b in _idle.values()) > _KEPT:
-            _idle.popitem(last=False)
+    while sum(b.nbytes for b in _idle.values()) > _KEPT:
+        _idle.popitem(last=False)

@@ -19,6 +19,8 @@ FUNCTION, ARGUMENTS, COUNT, ITEMS, PARTS, COLUMNS = range(6)
 
 MOST_ARGUMENTS = 32
 
+CANCELLED = 2**40  # a barrier's count that ends a run
+
 
 @intrinsic
 def _call(_, function, arguments, count, part, begin, end):
@@ -103,6 +105,8 @@ def run_table(table, first, last, thread, threads, barrier, ticks):
     before = _cycles()
     goal = 0
     for row in range(first, last):
+        if threads > 1 and _read_atomic(barrier, 0) >= CANCELLED:
+            return
         parts = table[row, PARTS]
         if thread < parts:
             items = table[row, ITEMS]

@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 import queue
 import threading
+import time
 
 import numpy as np
 
-from tinyconv.kernels.cpu.runner import PARTS, run_table, wait_for_change
+from tinyconv.kernels.cpu.runner import CANCELLED, PARTS, run_table, wait_for_change
 
 # How often an idle thread looks for work before it goes to sleep: some 50 microseconds, about what
 # it takes to wake a thread that sleeps.
@@ -73,6 +74,11 @@ def run(table: np.ndarray, ticks: np.ndarray, most: int | None = None) -> None:
             _workers[thread - 1].begin((table, 0, len(table), thread, threads, barrier, ticks))
         run_table(table, 0, len(table), 0, threads, barrier, ticks)
         # The last barrier has been passed: nobody works on the arrays any more.
+    except BaseException:  # Ctrl-C before this thread took part: the others must not wait for it
+        barrier[0] = CANCELLED
+        while any(worker.finished < worker.begun for worker in _workers):
+            time.sleep(0.001)
+        raise
     finally:
         _busy.release()
 
@@ -82,12 +88,14 @@ class _Worker:
 
     def __init__(self) -> None:
         self._given = np.zeros(1, np.int64)  # how many tables so far
+        self.begun = self.finished = 0
         self._tables: queue.SimpleQueue[tuple] = queue.SimpleQueue()
         threading.Thread(target=self._work, name="tinyconv-kernel", daemon=True).start()
 
     def begin(self, call: tuple) -> None:
         self._tables.put(call)
         self._given[0] += 1
+        self.begun += 1
 
     def _work(self) -> None:
         taken = 0
@@ -96,6 +104,7 @@ class _Worker:
             call = self._tables.get()
             taken += 1
             run_table(*call)
+            self.finished += 1
             del call  # an idle thread holds no array
 
 

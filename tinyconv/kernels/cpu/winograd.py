@@ -528,6 +528,8 @@ def _pays(op: Conv2d, xp, x, w) -> bool:
     ):
         return False
     OH, OW = x.shape[2] + 2 * op.padding[0] - 2, x.shape[3] + 2 * op.padding[1] - 2
+    if min(OH, OW) < 1:
+        return False
     tiles = len(x) * _tiles(OH) * _tiles(OW)
     products, direct = tiles * 36 * 1.35, len(x) * OH * OW * 9
     return products + _FORMING < direct

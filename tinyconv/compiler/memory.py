@@ -18,11 +18,11 @@ class Lifetime:
     first: int = -1
     last: int = -1
 
-    def use(self, launch: float) -> None:
+    def use(self, launch: int) -> None:
         """Note that a launch uses it."""
         if self.first < 0:
-            self.first = int(launch)
-        self.last = max(self.last, launch)  # type: ignore[assignment]
+            self.first = launch
+        self.last = max(self.last, launch)
 
 
 def place(lifetimes: list[Lifetime]) -> tuple[list[int], int]:

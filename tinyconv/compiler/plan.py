@@ -284,9 +284,8 @@ class Plan:
 def _native(rows: list[Launch]) -> _Native:
     table = np.zeros((len(rows), COLUMNS), np.int64)
     for row, launch in zip(table, rows, strict=True):
-        words = launch.words
-        assert words is not None
-        row[:] = launch.function.address, words.ctypes.data, len(words), launch.items, launch.parts
+        assert launch.words is not None
+        row[:] = launching.row(launch.function, launch.words, launch.items, launch.parts)
     return _Native(rows, table, np.zeros(len(rows), np.int64))
 
 
@@ -316,7 +315,7 @@ def _lifetimes(lowering: _Lowering, kept: list[Value]) -> list[Lifetime]:
     order = sorted(range(len(allocated)), key=lambda i: allocated[i].ctypes.data)
     starts = [allocated[i].ctypes.data for i in order]
 
-    def use(array: np.ndarray, launch: float) -> None:
+    def use(array: np.ndarray, launch: int) -> None:
         address = np.lib.array_utils.byte_bounds(array)[0]
         found = bisect.bisect_right(starts, address) - 1
         if found >= 0:

@@ -47,6 +47,18 @@ def check(op, x, w, b, layout, name):
     return found
 
 
+def check_where_it_is_not_finite(op, x, w, b, gy):
+    """Compare y and all gradients with the reference, NaN and infinity included."""
+    needs = (True, True, True)
+    y, saved = run(op, x, w, b)
+    found = y, *run_backward(op, gy, saved, needs)
+    y, saved = op.forward(numpy, x, w, b)
+    with numpy.errstate(invalid="ignore"):
+        expected = y, *op.backward(numpy, gy, saved, needs)
+    for a, e in zip(found, expected, strict=True):
+        numpy.testing.assert_allclose(a, e, rtol=1e-4, atol=1e-4)
+
+
 def _reference(op, inputs, gy, needs):
     y, saved = op.forward(numpy, *inputs)
     return (y, *op.backward(numpy, gy, saved, needs))

@@ -16,7 +16,6 @@ import numpy as np
 
 from tinyconv.kernels.cpu import reuse, threads
 from tinyconv.kernels.cpu.jit import KernelFunction
-from tinyconv.kernels.cpu.runner import COLUMNS
 
 
 class Capture(Protocol):
@@ -72,9 +71,13 @@ def launch(
         _state.capture.launch(function, arguments, items, parts, also)
         return
     words = function.pack(arguments)
-    table = np.array([[function.address, words.ctypes.data, len(words), items, parts]], np.int64)
-    assert table.shape[1] == COLUMNS
+    table = np.array([row(function, words, items, parts)], np.int64)
     threads.run(table, np.zeros(1, np.int64))
+
+
+def row(function: KernelFunction, words: np.ndarray, items: int, parts: int) -> tuple[int, ...]:
+    """A launch as a row of runner.py's table; `words`, its packed arguments, must be kept alive."""
+    return function.address, words.ctypes.data, len(words), items, parts
 
 
 def launch_python(function: Callable[..., Any], *arguments: Any) -> None:

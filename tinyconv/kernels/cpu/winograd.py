@@ -229,6 +229,12 @@ def _collect_weight_gradient(
 
 
 @jit
+def _place(t, TH, TW):
+    """Image, first row and first column of outputs of tile t."""
+    return t // (TH * TW), t % (TH * TW) // TW * 4, t % TW * 4
+
+
+@jit
 def _cut_tile(x, n, i, j, size, H, W, C, tile):
     """Where rows i and columns j on of image n lie, size x size pixels, as (pointer, row stride).
 
@@ -331,8 +337,7 @@ def _convolve(
     for first in range(begin, end, chunk):
         tiles = min(chunk, end - first)
         for t in range(tiles):
-            n, ij = (first + t) // (TH * TW), (first + t) % (TH * TW)
-            i, j = ij // TW * 4, ij % TW * 4
+            n, i, j = _place(first + t, TH, TW)
             source, row = _cut_tile(x, n, i - ph, j - pw, 6, H, W, C, tile)
             transform_input(source, row, C, offset(v, t * CV), chunk * CV, tmp)
         for p in range(36):
@@ -344,8 +349,7 @@ def _convolve(
                     zeros, 0, offset(m, p * chunk * OV + o), OV, 1, C, tiles, min(PANEL, O - o),
                 )  # fmt: skip
         for t in range(tiles):
-            n, ij = (first + t) // (TH * TW), (first + t) % (TH * TW)
-            i, j = ij // TW * 4, ij % TW * 4
+            n, i, j = _place(first + t, TH, TW)
             to = offset(y, ((n * OH + i) * OW + j) * O)
             rows, columns = min(4, OH - i), min(4, OW - j)
             transform_output(offset(m, t * OV), chunk * OV, O, bias, to, OW * O, rows, columns, tmp)
@@ -370,8 +374,7 @@ def _correlate(
     for first in range(begin, end, chunk):
         tiles = min(chunk, end - first)
         for t in range(tiles):
-            n, ij = (first + t) // (TH * TW), (first + t) % (TH * TW)
-            i, j = ij // TW * 4, ij % TW * 4
+            n, i, j = _place(first + t, TH, TW)
             source, row = _cut_tile(x, n, i - ph, j - pw, 6, H, W, C, tile)
             transform_input(source, row, C, offset(v, t * CV), chunk * CV, tmp)
             source, row = _cut_tile(gy, n, i, j, 4, OH, OW, O, tile)
@@ -400,8 +403,7 @@ def _transform_both(
     for o in range(O):
         gb[part * O + o] = 0
     for t in range(begin, end):
-        n, ij = t // (TH * TW), t % (TH * TW)
-        i, j = ij // TW * 4, ij % TW * 4
+        n, i, j = _place(t, TH, TW)
         source, row = _cut_tile(x, n, i - ph, j - pw, 6, H, W, C, tile)
         transform_input(source, row, C, offset(v, t * CV), tiles * CV, tmp)
         source, row = _cut_tile(gy, n, i, j, 4, OH, OW, O, tile)

@@ -1,0 +1,32 @@
+"""The command line: python -m tinyconv COMMAND ..., one module for each command."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+import tinyconv as tc
+from tinyconv.cli import evaluate, predict
+from tinyconv.train import clear_errors
+
+COMMANDS = (predict, evaluate)  # in the order of --help
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command. Exit code 1 for input that cannot be used, 2 for a wrong call."""
+    options = _parser().parse_args(arguments)
+    with clear_errors():
+        tc.use_backend(getattr(options, "backend", "numpy"))
+        sys.exit(options.command(options))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tinyconv", description="Use the networks that tinyconv has trained."
+    )
+    parser.add_argument("--version", action="version", version=f"tinyconv {tc.__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        command.add(commands)
+    return parser

@@ -18,10 +18,35 @@ from PIL import Image
 from tinyconv.data.dataset import ArrayDataset, Dataset
 from tinyconv.data.folder import ImageFolder
 from tinyconv.data.loader import Batch, Loader, in_threads
-from tinyconv.data.transforms import Compose, RandomCrop, RandomHorizontalFlip
+from tinyconv.data.transforms import (
+    ColorJitter,
+    Compose,
+    CutMix,
+    Mix,
+    MixUp,
+    Normalize,
+    RandomAffine,
+    RandomChoice,
+    RandomCrop,
+    RandomErasing,
+    RandomHorizontalFlip,
+    RandomResizedCrop,
+    TrivialAugmentWide,
+)
 from tinyconv.errors import DataError
 
 AUGMENT = Compose([RandomCrop(6), RandomHorizontalFlip()])
+ALL = Compose(
+    [
+        RandomResizedCrop(8),
+        RandomAffine(20, (0.2, 0.2), (0.8, 1.2), 10, "bilinear"),
+        ColorJitter(0.5, 0.5, 0.5, 0.2),
+        TrivialAugmentWide(),
+        RandomErasing(value="random"),
+    ]
+)
+MIX = RandomChoice([MixUp(num_classes=3), CutMix(num_classes=3)])
+AUGMENTED = [(None, None), (AUGMENT, None), (ALL, None), (None, MIX), (ALL, MIX)]
 
 
 def noise(count: int = 23) -> ArrayDataset:
@@ -95,21 +120,23 @@ def test_every_image_reaches_every_place() -> None:
     assert ((counts - 200) ** 2 / 200).sum() < 27.9  # p = 0.001
 
 
-@pytest.mark.parametrize("augment", [None, AUGMENT])
-def test_workers_change_nothing(augment: Compose | None) -> None:
-    expected = list(Loader(noise(), 4, shuffle=True, augment=augment, workers=0).epoch(3))
+@pytest.mark.parametrize(("augment", "mix"), AUGMENTED)
+def test_workers_change_nothing(augment: Compose | None, mix: Mix | None) -> None:
+    expected = list(Loader(noise(), 4, True, augment, workers=0, mix=mix).epoch(3))
     for workers in (1, 2, 5):
         for dataset in (noise(), Unhurried(noise(), 0.001)):
-            loader = Loader(dataset, 4, shuffle=True, augment=augment, workers=workers)
+            loader = Loader(dataset, 4, True, augment, workers=workers, mix=mix)
             batches = list(loader.epoch(3))
             assert len(batches) == len(expected)
             assert all(map(same, batches, expected))
 
 
-@pytest.mark.parametrize("augment", [None, AUGMENT])
+@pytest.mark.parametrize(("augment", "mix"), AUGMENTED)
 @pytest.mark.parametrize("workers", [0, 2])
-def test_start_continues_the_same_epoch(augment: Compose | None, workers: int) -> None:
-    loader = Loader(noise(), 4, shuffle=True, augment=augment, workers=workers)
+def test_start_continues_the_same_epoch(
+    augment: Compose | None, mix: Mix | None, workers: int
+) -> None:
+    loader = Loader(noise(), 4, shuffle=True, augment=augment, workers=workers, mix=mix)
     whole = list(loader.epoch(1))
     for start in range(len(loader) + 1):
         rest = list(loader.epoch(1, start))
@@ -145,6 +172,39 @@ def test_augmented_crops_are_spread_evenly_over_images() -> None:
     (batch,) = Loader(dataset, 1800, augment=RandomCrop(1), workers=0).epoch(0)
     counts = np.bincount(batch.images.reshape(-1), minlength=9)
     assert ((counts - 200) ** 2 / 200).sum() < 26.1  # p = 0.001
+
+
+@pytest.mark.parametrize("dataset", [noise(), Unhurried(noise())])
+def test_mix_gets_the_augmented_batch_and_a_stream_of_its_own(dataset: Dataset) -> None:
+    def drawn(seed: int, epoch: int, augment: Compose | None) -> list[float]:
+        numbers: list[float] = []
+
+        def note(
+            images: np.ndarray, labels: np.ndarray, rng: np.random.Generator
+        ) -> tuple[np.ndarray, np.ndarray]:
+            numbers.append(rng.random())
+            assert images.shape[1:] == ((8, 8, 3) if augment is None else (6, 6, 3))
+            return 255 - images, np.eye(3, dtype=np.float32)[labels]
+
+        loader = Loader(dataset, 4, True, augment, seed, workers=0, mix=note)
+        plain = Loader(dataset, 4, True, augment, seed, workers=0)
+        for mixed, batch in zip(loader.epoch(epoch), plain.epoch(epoch), strict=True):
+            np.testing.assert_array_equal(mixed.images, 255 - batch.images)
+            np.testing.assert_array_equal(mixed.labels.argmax(axis=1), batch.labels)
+            np.testing.assert_array_equal(mixed.indices, batch.indices)
+        return numbers
+
+    base = drawn(0, 0, None)
+    assert len(set(base)) == 6
+    assert drawn(0, 0, AUGMENT) == base
+    for other in (drawn(1, 0, None), drawn(0, 1, None)):
+        assert not set(other) & set(base)
+
+
+def test_images_augmented_to_something_else_than_bytes() -> None:
+    loader = Loader(noise(), 4, augment=Normalize([0.5] * 3, [0.5] * 3))
+    with pytest.raises(TypeError, match="augment gave a float32 image; expected uint8"):
+        next(iter(loader.epoch(0)))
 
 
 def test_a_folder_gives_the_same_batches_cached_or_not(tmp_path: Path) -> None:

@@ -7,10 +7,10 @@ import sys
 from collections.abc import Sequence
 
 import tinyconv as tc
-from tinyconv.cli import evaluate, predict
+from tinyconv.cli import data, evaluate, inspect, predict, summary
 from tinyconv.train import clear_errors
 
-COMMANDS = (predict, evaluate)  # in the order of --help
+COMMANDS = (predict, evaluate, inspect, summary, data)  # in the order of --help
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m tinyconv", description="Use the networks that tinyconv has trained."
+        prog="python -m tinyconv", description="Use and look into networks; find and download data sets."
     )
     parser.add_argument("--version", action="version", version=f"tinyconv {tc.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from tinyconv.cli.flags import add_backend, add_batch_size
-from tinyconv.data import Dataset, ImageFolder, mnist
+from tinyconv.data import Dataset, ImageFolder, catalogue, mnist
 from tinyconv.errors import DataError
 from tinyconv.io import ModelCard, load_model
 from tinyconv.train import evaluate, per_class
@@ -22,7 +22,7 @@ def add(commands: Any) -> None:
     evaluation = commands.add_parser("evaluate", help="accuracy on a folder of labelled images")
     evaluation.add_argument("model", metavar="MODEL", help="model.safetensors of a training")
     evaluation.add_argument(
-        "folder", metavar="FOLDER", help="one folder per class, or MNIST's idx files"
+        "folder", metavar="FOLDER", help="one folder per class, MNIST's idx files, or a data set's name"
     )
     evaluation.add_argument("--json", action="store_true", help="an object instead of a table")
     evaluation.add_argument(
@@ -68,6 +68,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 def _labelled(folder: str, card: ModelCard, on_error: Literal["stop", "skip"]) -> Dataset:
     """The labelled images of `folder`, their class numbers being those of the model."""
+    folder = str(catalogue.resolve(folder))
     if any(Path(folder).glob("*ubyte*")) or any(Path(folder).glob("MNIST/raw/*ubyte*")):
         digits = mnist(folder, train=False, classes=card.classes)
         if digits.image(0).shape != (*card.size, card.channels):

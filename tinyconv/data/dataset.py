@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -45,21 +45,32 @@ class Dataset:
         """The images at `indices`, in that order, as a data set that copies nothing."""
         return Subset(self, indices)
 
-    def split(self, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
+    def split(
+        self, fraction: float, seed: int, groups: Sequence[str] | None = None
+    ) -> tuple[Dataset, Dataset]:
         """(rest, part): `part` holds `fraction` of each class, drawn from `seed`; order is kept.
 
-        Every class with two images or more is present on both sides.
-        Raises ValueError unless 0 < fraction < 1, DataError where no class has two images.
+        `groups` names for each image what belongs together, such as the individual that it shows:
+        a group stays on one side, and `fraction` counts groups. Every class with two images (two
+        groups) or more is present on both sides. Raises ValueError unless 0 < fraction < 1,
+        DataError where no class has two.
         """
         if not 0 < fraction < 1:
             raise ValueError(f"fraction is {fraction}; expected a number between 0 and 1")
+        if groups is not None and len(groups) != len(self):
+            raise ValueError(f"groups: {len(groups)} names for {len(self)} images")
         generator = np.random.Generator(np.random.Philox(seed))
         in_part = np.zeros(len(self), dtype=bool)
         for label in range(len(self.classes)):
-            members = generator.permutation(np.flatnonzero(self.labels == label))
-            if len(members) > 1:
-                count = min(max(round(fraction * len(members)), 1), len(members) - 1)
-                in_part[members[:count]] = True
+            members = np.flatnonzero(self.labels == label)
+            units = members if groups is None else np.unique(np.asarray(groups)[members])
+            units = generator.permutation(units)
+            if len(units) > 1:
+                count = min(max(round(fraction * len(units)), 1), len(units) - 1)
+                chosen = units[:count]
+                if groups is not None:
+                    chosen = members[np.isin(np.asarray(groups)[members], chosen)]
+                in_part[chosen] = True
         if not in_part.any():
             raise DataError("data set: no class has the two images that a split needs")
         return self.subset(np.flatnonzero(~in_part)), self.subset(np.flatnonzero(in_part))
@@ -90,6 +101,28 @@ class Subset(Dataset):
 
     def gather(self, indices: np.ndarray) -> np.ndarray:
         return self.dataset.gather(self.indices[indices])
+
+
+class Transformed(Dataset):
+    """Another data set with each image changed by `transform(image, rng)`, always in the same way:
+    validation images brought to the size that a random crop gives the training images."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        transform: Callable[[np.ndarray, np.random.Generator], np.ndarray],
+    ) -> None:
+        self.dataset = dataset
+        self.transform = transform
+        self.classes = dataset.classes
+        self.labels = dataset.labels
+        self.drawn = dataset.drawn
+
+    def image(self, index: int) -> np.ndarray:
+        return self.transform(self.dataset.image(index), np.random.default_rng(index))
+
+    def name(self, index: int) -> str:
+        return self.dataset.name(index)
 
 
 class ArrayDataset(Dataset):

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 import numpy as np
 
 from tinyconv.data.dataset import Dataset, PathLike
 from tinyconv.data.image import as_height_width, read_image
 from tinyconv.data.loader import in_threads
+from tinyconv.data.progress import with_progress
 from tinyconv.errors import DataError
 
 TRAIN_NAMES = ("training_set", "train", "training")
@@ -22,8 +22,6 @@ TEST_NAMES = ("test_set", "test", "testing", "validation", "valid", "val")
 _IMAGE_NAME = re.compile(r".+\.(jpe?g|jfif|png|webp|gif|bmp|tiff?|p[bgnp]m)", re.IGNORECASE)
 _LARGE = 1000  # images from which on reading them shows a progress bar
 _LISTED = 10  # unreadable images that an error names
-
-T = TypeVar("T")
 
 
 class ImageFolder(Dataset):
@@ -116,9 +114,9 @@ class ImageFolder(Dataset):
             except DataError as error:
                 return error
 
-        results = _with_progress(
-            in_threads(read, self.paths, workers), len(self.paths), f"Reading {self.root}"
-        )
+        results: Iterable[np.ndarray | DataError] = in_threads(read, self.paths, workers)
+        if len(self.paths) >= _LARGE:
+            results = with_progress(results, len(self.paths), f"Reading {self.root}")
         readable = np.ones(len(self.paths), dtype=bool)
         for index, (path, result) in enumerate(zip(self.paths, results, strict=True)):
             if isinstance(result, DataError):
@@ -266,13 +264,3 @@ def _is_hidden(name: str) -> bool:
 
 def _is_image(path: Path) -> bool:
     return _IMAGE_NAME.fullmatch(path.name) is not None and not _is_hidden(path.name)
-
-
-def _with_progress(items: Iterable[T], total: int, what: str) -> Iterable[T]:
-    """`items`, with a progress bar on a terminal where there are many."""
-    if total < _LARGE or sys.stderr is None or not sys.stderr.isatty():
-        return items
-    from rich.console import Console
-    from rich.progress import track
-
-    return track(items, what, total, console=Console(stderr=True), transient=True)

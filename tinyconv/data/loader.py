@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from tinyconv.data.dataset import Dataset, stack
-from tinyconv.data.transforms import Transform
+from tinyconv.data.transforms import Mix, Transform
 from tinyconv.errors import DataError, ShapeError
 
 T = TypeVar("T")
@@ -20,7 +20,10 @@ R = TypeVar("R")
 
 
 class Batch(NamedTuple):
-    """images uint8 (N, H, W, C), labels int64 (N,), and the images' indices in the data set (N,)"""
+    """images uint8 (N, H, W, C), labels int64 (N,), and the images' indices in the data set (N,)
+
+    Of a loader with `mix` the labels are probabilities, float32 (N, num_classes).
+    """
 
     images: np.ndarray
     labels: np.ndarray
@@ -30,14 +33,14 @@ class Batch(NamedTuple):
 class Loader:
     """Cuts a data set into batches, epoch after epoch.
 
-    `shuffle` draws a new order for every epoch; `augment(image, rng)` changes each image;
-    `drop_last` leaves out a last batch that is smaller than `batch_size`. Images are read and
-    augmented in `workers` threads (Pillow and NumPy release the interpreter lock), or in the
-    calling thread with 0.
+    `shuffle` draws a new order for every epoch; `augment(image, rng)` changes each image, and then
+    `mix(images, labels, rng)`, such as MixUp or CutMix, the batch; `drop_last` leaves out a last
+    batch that is smaller than `batch_size`. Images are read, augmented and mixed in `workers`
+    threads (Pillow and NumPy release the interpreter lock), or in the calling thread with 0.
 
-    The loader keeps no state: the order depends on (seed, epoch) and the augmentation of an image
-    on (seed, epoch, its index), so neither the number of workers nor the batch an epoch is
-    started at changes anything.
+    The loader keeps no state: the order depends on (seed, epoch), the augmentation of an image on
+    (seed, epoch, its index) and the mix on (seed, epoch, the batch's number), so neither the number
+    of workers nor the batch an epoch is started at changes anything.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class Loader:
         seed: int = 0,
         workers: int = 2,
         drop_last: bool = False,
+        mix: Mix | None = None,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; expected 1 or more")
@@ -63,6 +67,7 @@ class Loader:
         self.seed = seed
         self.workers = workers
         self.drop_last = drop_last
+        self.mix = mix
 
     def __len__(self) -> int:
         """The number of batches in an epoch."""
@@ -83,26 +88,30 @@ class Loader:
         if self.shuffle:
             order = self._generator(number, 1, 0).permutation(order)
         size = self.batch_size
-        batches = (order[n * size : (n + 1) * size] for n in range(start, len(self)))
-        if self.augment is None and self.dataset.in_memory:
-            return map(self._copy, batches)
-        return in_threads(lambda indices: self._load(number, indices), batches, self.workers)
+        batches = ((n, order[n * size : (n + 1) * size]) for n in range(start, len(self)))
+        only_copies = self.augment is None and self.mix is None and self.dataset.in_memory
+        workers = 0 if only_copies else self.workers
+        return in_threads(lambda batch: self._load(number, *batch), batches, workers)
 
-    def _copy(self, indices: np.ndarray) -> Batch:
-        return Batch(self.dataset.gather(indices), self.dataset.labels[indices], indices)
-
-    def _load(self, epoch: int, indices: np.ndarray) -> Batch:
-        images = stack(self.dataset, indices, (self._image(epoch, int(i)) for i in indices))
-        return Batch(images, self.dataset.labels[indices], indices)
-
-    def _image(self, epoch: int, index: int) -> np.ndarray:
-        image = self.dataset.image(index)
+    def _load(self, epoch: int, number: int, indices: np.ndarray) -> Batch:
+        labels = self.dataset.labels[indices]
         if self.augment is None:
-            return image
+            images = self.dataset.gather(indices)
+        else:
+            augmented = (self._augmented(self.augment, epoch, int(i)) for i in indices)
+            images = stack(self.dataset, indices, augmented)
+        if self.mix is not None:
+            images, labels = self.mix(images, labels, self._generator(epoch, 2, number))
+        return Batch(images, labels, indices)
+
+    def _augmented(self, augment: Transform, epoch: int, index: int) -> np.ndarray:
         try:
-            return self.augment(image, self._generator(epoch, 0, index))
+            image = augment(self.dataset.image(index), self._generator(epoch, 0, index))
         except ShapeError as error:
             raise DataError(f"{self.dataset.name(index)}: {error}") from error
+        if image.dtype != np.uint8:  # cut down to bytes, normalised images would be all but black
+            raise TypeError(f"augment gave a {image.dtype} image; expected uint8, not normalised")
+        return image
 
     def _generator(self, epoch: int, purpose: int, index: int) -> np.random.Generator:
         """A stream of its own for each use: (seed, epoch) is the key of a Philox generator and

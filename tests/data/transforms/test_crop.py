@@ -1,4 +1,4 @@
-"""Transforms against their definitions (torchvision's, where it has the same one)."""
+"""Sizes and places: what is cut out, from where, and how often."""
 
 from __future__ import annotations
 
@@ -7,23 +7,14 @@ import pytest
 
 from tinyconv.data.transforms import (
     CenterCrop,
-    Compose,
     RandomCrop,
     RandomHorizontalFlip,
+    RandomResizedCrop,
     Resize,
 )
 from tinyconv.errors import ShapeError
 
-
-def rng(seed: int = 0) -> np.random.Generator:
-    return np.random.default_rng(seed)
-
-
-def coordinates(height: int, width: int, channels: int = 3) -> np.ndarray:
-    """An image whose first pixel values tell the row and the column (the third is 1)."""
-    image = np.ones((height, width, 3), dtype=np.uint8)
-    image[:, :, 0], image[:, :, 1] = np.mgrid[1 : height + 1, 1 : width + 1]
-    return image[:, :, :channels]
+from .images import assert_even, coordinates, noise, rng
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -86,13 +77,54 @@ def test_flip() -> None:
     assert 430 < flipped < 570  # 4.4 standard deviations
 
 
-def test_compose_applies_in_order_with_one_stream() -> None:
-    image = coordinates(8, 8)
-    both = Compose([RandomCrop(6), RandomHorizontalFlip()])
+# RandomResizedCrop
+
+
+def test_a_part_is_drawn_evenly_in_area_log_aspect_and_place() -> None:
+    crop, generator = RandomResizedCrop(8, scale=(0.1, 0.5), ratio=(0.5, 2.0)), rng()
+    parts = np.array([crop.draw(1000, 1000, generator) for _ in range(2000)])
+    top, left, height, width = parts.T
+    # 1 % beyond the range: the sides are rounded to whole pixels
+    assert_even(height * width / 1000**2, 0.099, 0.505)
+    assert_even(np.log2(width / height), -1.01, 1.01)
+    assert_even(top / (1000 - height), 0, 1)
+    assert_even(left / (1000 - width), 0, 1)
+
+
+def test_the_part_is_cut_and_resized() -> None:
+    image, crop = coordinates(30, 50), RandomResizedCrop((12, 18), scale=(0.2, 0.6))
     for seed in range(20):
-        generator = rng(seed)
-        expected = RandomHorizontalFlip()(RandomCrop(6)(image, generator), generator)
-        np.testing.assert_array_equal(both(image, rng(seed)), expected)
+        top, left, height, width = crop.draw(30, 50, rng(seed))
+        part = image[top : top + height, left : left + width]
+        assert part.shape == (height, width, 3)
+        expected = Resize((12, 18))(part, rng())
+        np.testing.assert_array_equal(crop(image, rng(seed)), expected)
+
+
+def test_a_crop_of_everything_is_a_resize() -> None:
+    image = noise(20, 20)
+    crop = RandomResizedCrop(7, scale=(1, 1), ratio=(1, 1))
+    np.testing.assert_array_equal(crop(image, rng()), Resize((7, 7))(image, rng()))
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "expected"),
+    [(10, 100, (0, 43, 10, 13)), (100, 10, (43, 0, 13, 10))],
+)
+def test_where_no_part_fits_the_middle_is_taken(
+    height: int, width: int, expected: tuple[int, int, int, int]
+) -> None:
+    crop = RandomResizedCrop(8, scale=(0.9, 1))
+    assert crop.draw(height, width, rng()) == expected
+
+
+def test_a_small_image_gives_a_part_of_at_least_a_pixel() -> None:
+    crop, generator = RandomResizedCrop(4, scale=(0.01, 1)), rng()
+    for _ in range(200):
+        assert crop(noise(2, 3, 1), generator).shape == (4, 4, 1)
+
+
+# Arguments
 
 
 @pytest.mark.parametrize("crop", [CenterCrop((5, 9)), RandomCrop((5, 9))])
@@ -110,11 +142,9 @@ def test_settings_that_are_none() -> None:
         RandomHorizontalFlip(1.5)
     with pytest.raises(ValueError, match="size is"):
         Resize((3, 0))
-
-
-def test_repr_shows_the_settings() -> None:
-    chain = Compose([Resize(40), RandomCrop(32, padding=4), RandomHorizontalFlip(), CenterCrop(3)])
-    assert repr(chain) == (
-        "Compose([Resize(size=40), RandomCrop(size=(32, 32), padding=4), "
-        "RandomHorizontalFlip(p=0.5), CenterCrop(size=(3, 3))])"
-    )
+    with pytest.raises(ValueError, match=r"scale is \(0, 1\); .*low <= high, above 0, at most 1"):
+        RandomResizedCrop(8, scale=(0, 1))
+    with pytest.raises(ValueError, match=r"ratio is \(2, 1\); expected \(low, high\)"):
+        RandomResizedCrop(8, ratio=(2, 1))
+    with pytest.raises(ValueError, match=r"scale is 0\.5; expected \(low, high\)"):
+        RandomResizedCrop(8, scale=0.5)  # type: ignore[arg-type]

@@ -1,0 +1,1 @@
+"""Each transform against its definition; tests/parity compares them with torchvision."""

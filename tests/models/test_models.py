@@ -1,5 +1,6 @@
 """The networks by name: shapes, numbers of parameters by hand, and errors."""
 
+import itertools
 import json
 
 import numpy
@@ -93,19 +94,62 @@ def test_lenet(size, left):
     assert model(numpy.zeros((2, 1, size, size), numpy.float32)).shape == (2, 10)
 
 
+@pytest.mark.parametrize(("size", "left"), [(32, 1), (48, 5)])
+def test_lenet5(size, left):
+    model = models.create("lenet5", size=size, in_channels=3)
+    expected = (
+        conv(3, 6, 5) + conv(6, 16, 5) + conv(16, 120, 5) + 2 * (6 + 16)  # two subsamplings
+        + linear(120 * left * left, 84) + linear(84, 10)
+    )  # fmt: skip
+    assert count(model) == expected
+    assert model(numpy.zeros((2, 3, size, size), numpy.float32)).shape == (2, 10)
+
+
+def test_the_subsampling_of_lenet5():
+    """Each map has its own coefficient and bias: w mean + b."""
+    layer = models.create("lenet5")[1]
+    layer.weight.data[...] = numpy.arange(6).reshape(6, 1, 1)
+    layer.bias.data[...] = 0.5
+    x = numpy.arange(4, dtype=numpy.float32).reshape(1, 1, 2, 2) * numpy.ones((1, 6, 1, 1), "f4")
+    assert layer(x).numpy().ravel().tolist() == [1.5 * w + 0.5 for w in range(6)]
+
+
+def test_the_tanh_of_lenet5_keeps_one():
+    y = models.create("lenet5")[2](tinyconv.Tensor([-1.0, 0.0, 1.0, 100.0])).numpy()
+    numpy.testing.assert_allclose(y, [-1, 0, 1, 1.7159], atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [32, 96])
+def test_horses(size):
+    model = models.create("horses", size=size)
+    widths = (3, 16, 32, 64, 128, 256)
+    expected = sum(conv(a, b, 3) + 2 * b for a, b in itertools.pairwise(widths)) + linear(256, 2)
+    assert count(model) == expected
+    assert model(numpy.zeros((2, 3, size, size), numpy.float32)).shape == (2, 2)
+
+
 @pytest.mark.parametrize("name", models.names())
 def test_classes_channels_and_architecture(name):
-    size = {"catdog_notebook": 190, "catdog_wide": 64}.get(name, 16)
+    size = {"catdog_notebook": 190, "catdog_wide": 64}.get(name, 32)
     options = {"num_classes": 7, "size": size, "in_channels": 2}
+    options |= {"hidden": 8} if name == "vgg16" else {}
     model = models.create(name, **options)
-    first, last = model[0], model[-1]
-    assert first.in_channels == 2
-    assert last.out_features == 7
+    layers = list(model.modules())
+    assert next(m for m in layers if isinstance(m, nn.Conv2d)).in_channels == 2
+    assert [m for m in layers if isinstance(m, nn.Linear)][-1].out_features == 7
     architecture = json.loads(json.dumps(model.architecture))
     assert architecture.items() >= {"name": name, **options}.items()
     again = models.create(**architecture)
     again.load_state_dict(model.state_dict())
     assert repr(again) == repr(model)
+
+
+@pytest.mark.parametrize("name", sorted(set(models.names()) - {"vgg16"}))  # 550 MB of weights
+def test_inputs_fit_the_network(name):
+    inputs = models.inputs(name)
+    first = next(m for m in models.create(name).modules() if isinstance(m, nn.Conv2d))
+    assert first.in_channels == inputs.channels == len(inputs.mean) == len(inputs.std)
+    assert models.create(name, size=inputs.size).architecture["size"] == inputs.size
 
 
 def test_without_the_biases_before_batch_norm():
@@ -125,6 +169,12 @@ def test_errors():
         models.create("catdog_notebook", size=189)
     with pytest.raises(tinyconv.ShapeError, match=r"size 63 found.*at least 64"):
         models.create("catdog_wide", size=63)
+    with pytest.raises(tinyconv.ShapeError, match=r"size 31 found.*at least 32"):
+        models.create("lenet5", size=31)
+    with pytest.raises(tinyconv.ShapeError, match=r"size 31 found.*at least 32"):
+        models.create("horses", size=31)
+    with pytest.raises(ValueError, match="model: 'resnet' found, expected one of catdog, "):
+        models.inputs("resnet")
     with pytest.raises(tinyconv.ShapeError, match="does not fit"):
         models.create("lenet_mnist", size=15)
     with pytest.raises(tinyconv.ShapeError, match=r"layer '20' Linear.*\(1, 1024\).*\(256, 256\)"):

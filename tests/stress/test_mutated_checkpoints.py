@@ -9,6 +9,8 @@ import os
 import random
 import re
 import resource
+import zipfile
+from io import BytesIO
 
 import numpy as np
 import pytest
@@ -128,6 +130,31 @@ def test_mutated_models(tmp_path):
         is_refused(path, lambda: load_weights(model, path))
         assert_finite(model)
     assert refused > CASES / 2
+
+
+@pytest.mark.usefixtures("bounded_memory")
+@pytest.mark.parametrize("kind", ["zip", "pickle in a whole zip", "older format"])
+def test_mutated_pytorch_files(tmp_path, kind):
+    torch = pytest.importorskip("torch")
+    path = tmp_path / "weights.pth"
+    model = models.create("lenet_mnist", num_classes=2, size=16, in_channels=1)
+    state = {key: torch.from_numpy(array) for key, array in model.state_dict().items()}
+    torch.save(state, path, _use_new_zipfile_serialization=kind != "older format")
+    whole, refused = path.read_bytes(), 0
+    for case in range(CASES):
+        rng = random.Random(f"{kind} {case}")
+        mutate = rng.choice((flip, cut, insert))
+        if kind == "pickle in a whole zip":
+            with zipfile.ZipFile(BytesIO(whole)) as old, zipfile.ZipFile(path, "w") as new:
+                for name in old.namelist():
+                    content = old.read(name)
+                    changes = name.endswith("data.pkl")
+                    new.writestr(name, mutate(content, rng) if changes else content)
+        else:
+            path.write_bytes(mutate(whole, rng))
+        refused += is_refused(path, lambda: load_weights(model, path, strict=False))
+        assert_finite(model)
+    assert refused > CASES / 4
 
 
 @pytest.mark.usefixtures("bounded_memory")

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tinyconv.data import Compose, RandomErasing, RandomResizedCrop
 from tinyconv.data.dataset import ArrayDataset
-from tinyconv.train import Evaluation, History, save_pictures
+from tinyconv.train import Evaluation, History, plots, save_pictures
 from tinyconv.train.history import Epoch
+from tinyconv.train.plots import plot_augmented, save_augmented
 
 
 def result(count, classes, channels=3, drawn=False):
@@ -40,8 +42,29 @@ def test_pictures(tmp_path, count, classes, channels, validated):
     assert "matplotlib.pyplot" not in sys.modules
 
 
+@pytest.mark.parametrize(("count", "channels"), [(1, 1), (20, 3)])
+def test_the_sheet_of_augmented_images_shows_what_was_made(tmp_path, monkeypatch, count, channels):
+    pytest.importorskip("matplotlib")
+    shown, images = [], result(count, 2, channels)[1]
+    monkeypatch.setattr(plots, "_show", lambda axes, image: shown.append(image))
+    augment = Compose([RandomResizedCrop(6), RandomErasing(1, (0.2, 0.3), value="random")])
+    assert save_augmented(tmp_path, images, augment, seed=1) == [tmp_path / "augmented.png"]
+    with Image.open(tmp_path / "augmented.png") as picture:
+        assert picture.format == "PNG"
+    rows = [shown[n : n + 8] for n in range(0, len(shown), 8)]
+    assert len(rows) == min(count, 6)
+    for row, index in zip(rows, np.linspace(0, count - 1, len(rows)).astype(int), strict=True):
+        np.testing.assert_array_equal(row[0], images.image(int(index)))
+        assert {version.shape for version in row[1:]} == {(6, 6, channels)}
+        assert len({version.tobytes() for version in row[1:]}) == 7
+    again, shown[:] = list(shown), []
+    plot_augmented(images, augment, tmp_path / "augmented.png", seed=1)
+    assert all(map(np.array_equal, shown, again))
+
+
 def test_without_matplotlib_one_line_says_what_to_install(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert save_augmented(tmp_path, result(2, 2)[1], RandomResizedCrop(6)) == []
     assert save_pictures(tmp_path, History(), *result(2, 2)) == []
     assert capsys.readouterr().err == (
         "no pictures: matplotlib is missing, pip install matplotlib\n"

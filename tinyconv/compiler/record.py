@@ -211,6 +211,11 @@ class StepRecorder:
         for kind, known in lists.items():
             if isinstance(thing, kind):
                 known.append(thing)
+        if isinstance(thing, Module) and thing._forward_hooks:
+            raise CompileError(
+                f"{self.record.modules[0]._naming(thing)} has a forward hook, and a record would "
+                "not call it: remove() the hook first, or run the step without compile"
+            )
 
     def value_read(self, what: str) -> None:
         raise CompileError(

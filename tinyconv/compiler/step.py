@@ -31,8 +31,8 @@ def compile(step: Callable[..., Any], strict: bool = True) -> CompiledStep:
     settings) is noticed, and recorded anew.
 
     Raises CompileError for a step that cannot be recorded, e.g. one that looks at a value with
-    item(); with strict=False such a step runs as it is, and `refusal` holds the error. The
-    gradients of the last call are in `.grad` until the next one.
+    item(), or a layer in it has a forward hook; with strict=False such a step runs as it is, and
+    `refusal` holds the error. The gradients of the last call are in `.grad` until the next one.
     """
     return CompiledStep(step, strict)
 

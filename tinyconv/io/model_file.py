@@ -104,16 +104,6 @@ def load_model(path: str | os.PathLike[str]) -> tuple[Module, ModelCard]:
     return model, card
 
 
-def load_weights(model: Module, path: str | os.PathLike[str]) -> None:
-    """Put the arrays of a safetensors file, named as in `model.state_dict()`, into the network.
-
-    The file may be a saved model or come from another program. Raises DataError where it is damaged
-    or where names, shapes or dtypes differ from the network's; the network is then unchanged.
-    """
-    state, _ = read_tensors(path)
-    _load_state(path, model, state)
-
-
 def _load_state(path: str | os.PathLike[str], model: Module, state: Arrays) -> None:
     if differences := first_differences(state, model.state_dict()):
         raise DataError(f"{path}: does not fit the network: {differences}")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy
 
 from tinyconv.backend import Array, asarray, to_numpy
 from tinyconv.errors import ShapeError
+from tinyconv.nn.symbolic import SymbolicTensor, symbolic_call
 from tinyconv.recorder import recorder
 from tinyconv.tensor import Tensor
 
@@ -23,36 +25,70 @@ class Parameter(Tensor):
         return f"Parameter(shape={self.shape}, dtype={self.dtype})"
 
 
+# hook(module, inputs, output): what it returns takes the place of the output, unless it is None.
+Hook = Callable[["Module", tuple[Any, ...], Any], Any]
+
+
+class HookHandle:
+    """One registration of a hook on a module."""
+
+    def __init__(self, module: Module, hook: Hook) -> None:
+        self.module = module
+        # A new dictionary each time: a compiled step notices by identity, and a hook may remove
+        # itself while the hooks are being called.
+        module._forward_hooks = {**module._forward_hooks, self: hook}
+
+    def remove(self) -> None:
+        """Call the hook no more; removing it twice changes nothing."""
+        hooks = self.module._forward_hooks
+        self.module._forward_hooks = {k: hook for k, hook in hooks.items() if k is not self}
+
+
 class Module:
     """A part of a network. Subclasses assign parameters and modules in __init__ and write forward.
 
     Parameters and modules are registered by being assigned; arrays that training changes without
-    a gradient (running statistics) by register_buffer. Calling the module calls forward.
+    a gradient (running statistics) by register_buffer. Calling the module calls forward; called on
+    symbolic tensors (nn.Input) it becomes a part of a graph, see nn.Model.
     """
 
     training: bool
+    _frozen: bool
+    _forward_hooks: dict[HookHandle, Hook]
 
     def __init__(self) -> None:
         self.__dict__.update(_parameters={}, _buffers={}, _modules={}, training=True)
+        self.__dict__.update(_frozen=False, _forward_hooks={})
 
     def forward(self, *inputs: Any) -> Tensor:
         raise TypeError(f"{type(self).__name__} defines no forward")
 
-    def __call__(self, *inputs: Any, **settings: Any) -> Tensor:
+    def __call__(self, *inputs: Any, **settings: Any) -> Any:
+        for x in inputs:
+            if isinstance(x, SymbolicTensor):
+                return symbolic_call(self, inputs, settings)
         if record := recorder():
             record.uses(self)
         try:
-            return self.forward(*inputs, **settings)
+            output = self.forward(*inputs, **settings)
         except ShapeError as error:
             self._name_layer(error)
             raise
+        for hook in self._forward_hooks.values():
+            changed = hook(self, inputs, output)
+            output = output if changed is None else changed
+        return output
 
     def _name_layer(self, error: ShapeError) -> None:
         """Say in the error which layer it comes from, by its path from the outermost module."""
         if error.module is None:
             error.module = self
-        path = next((name for name, m in self.named_modules() if m is error.module), "")
-        error.layer = f"layer {path!r} {error.module!r}" if path else repr(error.module)
+        error.layer = self._naming(error.module)
+
+    def _naming(self, inside: Module) -> str:
+        """How messages name a module inside of this one: by its path and its settings."""
+        path = next((name for name, module in self.named_modules() if module is inside), "")
+        return f"layer {path!r} {inside!r}" if path else repr(inside)
 
     # Registration ---------------------------------------------------------------------------------
 
@@ -100,6 +136,15 @@ class Module:
             object.__setattr__(self, name, None)
         else:
             setattr(self, name, value)
+
+    def register_forward_hook(self, hook: Hook) -> HookHandle:
+        """Call hook(module, inputs, output) after each forward, until remove() of the handle.
+
+        `inputs` is the tuple of positional arguments. What the hook returns takes the place of the
+        output, unless it is None. A step with hooks in it is not compiled: tinyconv.compile raises
+        CompileError, or with strict=False runs it as it is.
+        """
+        return HookHandle(self, hook)
 
     # Walking --------------------------------------------------------------------------------------
 
@@ -196,20 +241,83 @@ class Module:
             parameter.grad = None
 
     def requires_grad_(self, requires_grad: bool = True) -> Module:
-        """Freeze (False) or release all weights of this module."""
+        """Whether all weights of this module get gradients; the mode stays (see freeze)."""
         for parameter in self.parameters():
             parameter.requires_grad = requires_grad
         return self
 
     def train(self, mode: bool = True) -> Module:
-        """Training mode (batch statistics, dropout) here and inside; False for evaluation."""
+        """Training mode (batch statistics, dropout) here and inside; False for evaluation.
+
+        Modules that freeze() keeps in evaluation mode stay in it.
+        """
         for module in self.modules():
-            module.training = mode
+            module.training = mode and not module._frozen
         return self
 
     def eval(self) -> Module:
         """Evaluation mode: running statistics, no dropout."""
         return self.train(False)
+
+    # Freezing -------------------------------------------------------------------------------------
+
+    def freeze(self, *names: str, statistics: bool = True) -> Module:
+        """Leave weights out of training: "features", "0", "conv1.weight", "features*"; none: all.
+
+        A name is the path of a module inside of this one, with all that it holds, or of a single
+        weight; `*` and `?` stand for any characters, dots too. The weights get no gradients, and
+        with statistics=True (as trainable=False does in Keras) the frozen modules stay in
+        evaluation mode, whatever train() says: batch norms use their running statistics and leave
+        them as they are, dropout is off. With statistics=False (PyTorch's requires_grad_(False))
+        modes follow train(): the running statistics still move, dropout is still on. A name of a
+        single weight never changes a mode. Raises ValueError for a name that is not there.
+        """
+        modules, parameters = self._named(names)
+        for parameter in parameters:
+            parameter.requires_grad = False
+        for module in modules if statistics else ():
+            module._frozen, module.training = True, False
+        return self
+
+    def unfreeze(self, *names: str) -> Module:
+        """Take back freeze(), by the same kinds of names; none: all.
+
+        The modules come to the mode that this one is in. Raises ValueError as freeze does.
+        """
+        modules, parameters = self._named(names)
+        for parameter in parameters:
+            parameter.requires_grad = True
+        for module in modules:
+            module._frozen, module.training = False, self.training
+        return self
+
+    def _named(self, patterns: tuple[str, ...]) -> tuple[set[Module], set[Parameter]]:
+        """The modules that match, with all modules inside; and the weights that match or do."""
+        if not patterns:
+            return set(self.modules()), set(self.parameters())
+        all_modules = dict(self._all_modules())
+        del all_modules[""]
+        all_parameters = {
+            f"{path}.{name}" if path else name: parameter
+            for path, module in self._all_modules()
+            for name, parameter in module._parameters.items()
+        }
+        modules: set[Module] = set()
+        parameters: set[Parameter] = set()
+        for pattern in patterns:
+            found = [m for path, m in all_modules.items() if fnmatchcase(path, pattern)]
+            single = [p for path, p in all_parameters.items() if fnmatchcase(path, pattern)]
+            if not found and not single:
+                paths = [*all_modules, *all_parameters]
+                more = f" and {len(paths) - 12} more" if len(paths) > 12 else ""
+                raise ValueError(
+                    f"{pattern!r} names no module or weight of {type(self).__name__}; "
+                    f"there are {', '.join(paths[:12])}{more}"
+                )
+            modules.update(inside for module in found for inside in module.modules())
+            parameters.update(single)
+        parameters.update(p for module in modules for p in module.parameters())
+        return modules, parameters
 
     def astype(self, dtype: Any) -> Module:
         """Convert all floating-point weights and buffers to `dtype` (float32 or float64)."""

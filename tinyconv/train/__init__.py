@@ -1,32 +1,48 @@
 """Training and evaluation: the loop, checkpoints, history, figures and pictures."""
 
-from tinyconv.train.classifier import clear_errors, train_classifier
+from tinyconv.train.classifier import begin, clear_errors, finish, hold_out, train_classifier
+from tinyconv.train.digits import digit_sets
 from tinyconv.train.evaluation import Evaluation, evaluate
 from tinyconv.train.history import Epoch, History
 from tinyconv.train.metrics import PerClass, accuracy, confusion_matrix, per_class
+from tinyconv.train.photos import PhotoSettings, augmentation, individuals, photo_sets
 from tinyconv.train.plots import plot_confusion, plot_curves, plot_predictions, save_pictures
-from tinyconv.train.settings import Settings, flag, parse
+from tinyconv.train.settings import Settings, flag, flag_of, parse
 from tinyconv.train.trainer import Trainer, TrainingDiverged, TrainingInterrupted
+from tinyconv.train.transfer import Features, extract_features, pretrained, train_head
 
 __all__ = [
     "Epoch",
     "Evaluation",
+    "Features",
     "History",
     "PerClass",
+    "PhotoSettings",
     "Settings",
     "Trainer",
     "TrainingDiverged",
     "TrainingInterrupted",
     "accuracy",
+    "augmentation",
+    "begin",
     "clear_errors",
     "confusion_matrix",
+    "digit_sets",
     "evaluate",
+    "extract_features",
+    "finish",
     "flag",
+    "flag_of",
+    "hold_out",
+    "individuals",
     "parse",
     "per_class",
+    "photo_sets",
     "plot_confusion",
     "plot_curves",
     "plot_predictions",
+    "pretrained",
     "save_pictures",
     "train_classifier",
+    "train_head",
 ]

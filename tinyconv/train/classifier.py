@@ -10,7 +10,7 @@ import platform
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,17 +20,20 @@ import PIL
 
 import tinyconv
 from tinyconv import functional as F
-from tinyconv.backend import backend_name
-from tinyconv.data import Dataset, Loader
+from tinyconv.backend import backend_name, manual_seed, use_backend
+from tinyconv.data import Dataset, Loader, Resize, Transformed
+from tinyconv.data.transforms import Mix, Transform
 from tinyconv.errors import BackendError, DataError, ShapeError
 from tinyconv.io import ModelCard, atomic_write, save_model
 from tinyconv.io.tensor_file import read_tensors
 from tinyconv.nn import Module
 from tinyconv.optim import Optimizer
+from tinyconv.optim.lr_scheduler import CosineAnnealingLR
 from tinyconv.train.evaluation import Evaluation, Loss, evaluate
 from tinyconv.train.history import History
 from tinyconv.train.metrics import per_class
-from tinyconv.train.plots import save_pictures
+from tinyconv.train.plots import save_augmented, save_pictures
+from tinyconv.train.progress import say
 from tinyconv.train.settings import Settings
 from tinyconv.train.trainer import Trainer, TrainingDiverged
 
@@ -47,32 +50,34 @@ def train_classifier(
     mean: Sequence[float],
     std: Sequence[float],
     scheduler: Any = None,
-    augment: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None,
+    augment: Transform | None = None,
+    mix: Mix | None = None,
+    groups: Sequence[str] | None = None,
     loss: Loss = F.cross_entropy,
 ) -> dict[str, Any]:
     """Train `model` as the settings say, then test, save and show it; returns what result.json has.
 
-    A tenth of `train` is held out as the validation set, by which the best epoch is chosen and
-    early stopping goes; `test` is looked at once, at the end, with the best epoch's weights. `mean`
-    and `std` normalise each channel, (x / 255 - mean) / std. The folder settings.out gets
-    model.safetensors, result.json, checkpoint.safetensors and, where matplotlib is installed,
-    curves.png, confusion.png and predictions.png. Raises DataError where the two sets differ in
-    their classes, or the folder holds an unfinished training that is not to be resumed.
+    A tenth of `train` (of its `groups`, where those are given, see Dataset.split) is held out as
+    the validation set, by which the best epoch is chosen and early stopping goes; its images are
+    brought to the size of the test images. `test` is looked at once, at the end, with the best
+    epoch's weights. `mean` and `std` normalise each channel, (x / 255 - mean) / std; `augment` and
+    `mix` change the training images (see Loader). Without a `scheduler`, settings.schedule makes
+    it. The folder settings.out gets model.safetensors, result.json, checkpoint.safetensors and,
+    where matplotlib is installed, curves.png, confusion.png, predictions.png and, with `augment`,
+    augmented.png. Raises DataError where the two sets differ in their classes, or the folder holds
+    an unfinished training that is not to be resumed.
     """
-    if list(test.classes) != list(train.classes):
-        raise DataError(
-            f"test set: its classes are {', '.join(test.classes)}; "
-            f"those of the training set are {', '.join(train.classes)}"
-        )
     began = time.perf_counter()
     out = Path(settings.out)
     if not settings.resume:
         _refuse_unfinished(out)
-    rest, validation = train.split(VALIDATION_FRACTION, settings.seed)
-    _say(
+    rest, validation = hold_out(train, test, settings, groups)
+    say(
         f"{_kind(train)}: {len(rest):,} for training, {len(validation):,} for validation, "
         f"{len(test):,} for the test; {_parameters(model):,} parameters; backend {backend_name()}"
     )
+    if scheduler is None and settings.schedule == "cosine":
+        scheduler = CosineAnnealingLR(optimizer, settings.epochs)
     trainer = Trainer(
         model,
         optimizer,
@@ -89,6 +94,7 @@ def train_classifier(
         settings.batch_size,
         shuffle=True,
         augment=augment,
+        mix=mix,
         seed=settings.seed,
         workers=settings.workers,
         drop_last=len(rest) % settings.batch_size == 1,  # batch norm needs more than one value
@@ -105,25 +111,67 @@ def train_classifier(
     best = history.best("val_accuracy").epoch
     if best < len(history) or len(history) < settings.epochs:
         early = f"stopped early, after epoch {len(history)}; " * (len(history) < settings.epochs)
-        _say(f"{early}keeping the weights of epoch {best}, the best on the validation images")
+        say(f"{early}keeping the weights of epoch {best}, the best on the validation images")
+    pictures = save_augmented(out, rest, augment) if augment else []
+    return finish(settings, model, history, test, mean, std, began, pictures)
+
+
+def hold_out(
+    train: Dataset, test: Dataset, settings: Settings, groups: Sequence[str] | None = None
+) -> tuple[Dataset, Dataset]:
+    """(rest, validation): a tenth of `train`, or of its `groups`, at the size of the test images.
+
+    Raises DataError where the classes of `train` and `test` differ.
+    """
+    if list(test.classes) != list(train.classes):
+        raise DataError(
+            f"test set: its classes are {', '.join(test.classes)}; "
+            f"those of the training set are {', '.join(train.classes)}"
+        )
+    rest, validation = train.split(VALIDATION_FRACTION, settings.seed, groups)
+    if validation.image(0).shape != test.image(0).shape:
+        validation = Transformed(validation, Resize(test.image(0).shape[:2]))
+    return rest, validation
+
+
+def finish(
+    settings: Settings,
+    model: Module,
+    history: History,
+    test: Dataset,
+    mean: Sequence[float],
+    std: Sequence[float],
+    began: float,
+    pictures: Sequence[Path] = (),
+) -> dict[str, Any]:
+    """Test a trained network, then save and show it as `train_classifier` tells.
+
+    `began` is the time.perf_counter() of the start, `pictures` what lies in the folder already.
+    """
+    out = Path(settings.out)
     tested = evaluate(
-        model, test, mean, std, settings.batch_size, loss, settings.workers, settings.eager
+        model,
+        test,
+        mean,
+        std,
+        settings.batch_size,
+        workers=settings.workers,
+        eager=settings.eager,
     )
     height, width, channels = test.image(0).shape
     card = ModelCard(
         architecture=model.architecture,
-        classes=list(train.classes),
+        classes=list(test.classes),
         size=(height, width),
         channels=channels,
         mean=list(mean),
         std=list(std),
-        drawn=train.drawn,
+        drawn=test.drawn,
     )
     save_model(out / "model.safetensors", model, card)
     result = _result(settings, model, history, tested, test, time.perf_counter() - began)
     atomic_write(out / "result.json", json.dumps(result, indent=2).encode())
-    pictures = save_pictures(out, history, tested, test)
-    _say_result(result, tested, test, out, pictures)
+    _say_result(result, tested, test, out, [*save_pictures(out, history, tested, test), *pictures])
     return result
 
 
@@ -159,6 +207,18 @@ def _is_ours(error: ValueError) -> bool:
     last = traceback.extract_tb(error.__traceback__)[-1]
     inside = Path(last.filename).is_relative_to(Path(tinyconv.__file__).parent)
     return inside and (last.line or "").startswith("raise ")
+
+
+def begin(settings: Settings) -> None:
+    """Set the backend and the seed of a training, before its images are read.
+
+    Raises DataError already here where `train_classifier` would: settings.out holds an unfinished
+    training that is not to be resumed.
+    """
+    use_backend(settings.backend)
+    manual_seed(settings.seed)
+    if not settings.resume:
+        _refuse_unfinished(Path(settings.out))
 
 
 def _refuse_unfinished(out: Path) -> None:
@@ -227,7 +287,7 @@ def _say_result(
         "",
         f"Try it: python -m tinyconv predict {out / 'model.safetensors'} PHOTO...",
     ]  # fmt: skip
-    _say("\n".join(lines))
+    say("\n".join(lines))
 
 
 def _kind(dataset: Dataset) -> str:
@@ -241,8 +301,3 @@ def _parameters(model: Module) -> int:
 def _minutes(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()

@@ -36,6 +36,14 @@ class Evaluation:
     probabilities: np.ndarray
 
 
+def network_input(images: Array, mean: Sequence[float], std: Sequence[float], dtype: Any) -> Tensor:
+    """What a network takes: images uint8 (N, H, W, C) normalised to (N, C, H, W); float arrays,
+    such as features of frozen layers, as they are."""
+    if images.dtype.kind == "f":
+        return Tensor(images)
+    return F.normalize_image(images, mean, std, dtype)
+
+
 def evaluate(
     model: Module,
     dataset: Dataset,
@@ -58,7 +66,7 @@ def evaluate(
     loss_sum, probabilities = 0.0, []
 
     def forward(images: Array, labels: Array) -> tuple[Tensor, Tensor]:
-        logits = model(F.normalize_image(images, mean, std, model.dtype))
+        logits = model(network_input(images, mean, std, model.dtype))
         return loss(logits, labels), F.softmax(logits, 1)
 
     step = forward if eager else compile(forward, strict=False)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tinyconv.data.dataset import Dataset
+from tinyconv.data.transforms import Transform
 from tinyconv.io.files import atomic_write
 from tinyconv.train.evaluation import Evaluation
 from tinyconv.train.history import History
@@ -37,6 +38,20 @@ def save_pictures(
     plot_confusion(evaluation.confusion, dataset.classes, paths[1], dataset.drawn)
     plot_predictions(evaluation.probabilities, dataset, paths[2])
     return paths
+
+
+def save_augmented(
+    folder: str | os.PathLike[str], dataset: Dataset, augment: Transform, seed: int = 0
+) -> list[Path]:
+    """Write plot_augmented's sheet to `folder` as augmented.png; returns its path.
+
+    Without matplotlib writes nothing; save_pictures says what to install.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        return []
+    path = Path(folder) / "augmented.png"
+    plot_augmented(dataset, augment, path, seed)
+    return [path]
 
 
 def plot_curves(history: History, path: str | os.PathLike[str], drawn: bool = False) -> None:
@@ -103,12 +118,37 @@ def plot_predictions(
     for axes, index in zip(all_axes, picked, strict=False):
         image, label = dataset.image(index), int(dataset.labels[index])
         predicted = int(probabilities[index].argmax())
-        axes.imshow(image[:, :, 0] if image.shape[2] == 1 else image, cmap="gray", vmin=0, vmax=255)
+        _show(axes, image)
         text = f"{_plain(dataset.classes[predicted])} {probabilities[index, predicted]:.0%}"
         if predicted != label:
             text += f"\n(is {_plain(dataset.classes[label])})"
         axes.set_title(text, fontsize=9, color="black" if predicted == label else "red")
     _save(figure, path, "predictions" + (f" on {_DRAWN}" if dataset.drawn else ""))
+
+
+def plot_augmented(
+    dataset: Dataset, augment: Transform, path: str | os.PathLike[str], seed: int = 0
+) -> None:
+    """A sheet of six images, evenly picked, one to a row: as they are, then augmented seven times.
+
+    `augment` is called with an image and a Generator, as by a Loader.
+    """
+    count = min(6, len(dataset))
+    figure = _figure(8 * 1.4, 1.5 * count + 0.6)
+    rows = figure.subplots(count, 8, squeeze=False)
+    picked = np.linspace(0, len(dataset) - 1, count).astype(int).tolist()
+    for axes, index in zip(rows, picked, strict=True):
+        image, rng = dataset.image(index), np.random.default_rng((seed, index))
+        versions = [image, *(augment(image, rng) for _ in range(7))]
+        for place, version in zip(axes, versions, strict=True):
+            place.set_axis_off()
+            _show(place, version)
+        axes[0].set_title(_plain(dataset.classes[dataset.labels[index]]), fontsize=9)
+    _save(figure, path, "augmentation" + (f" of {_DRAWN}" if dataset.drawn else ""))
+
+
+def _show(axes: Any, image: np.ndarray) -> None:
+    axes.imshow(image[:, :, 0] if image.shape[2] == 1 else image, cmap="gray", vmin=0, vmax=255)
 
 
 def _figure(width: float, height: float) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from types import TracebackType
 
@@ -13,6 +14,12 @@ from tinyconv.train.history import Epoch
 _COLUMNS = ("loss", "accuracy", "val loss", "val acc", "seconds")
 _HEADER = "    epoch" + "".join(f"{name:>10}" for name in _COLUMNS)
 _REFRESH_SECONDS = 0.1
+
+
+def say(text: str) -> None:
+    """Print lines of the result on stdout, at once."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
 
 
 class ProgressReport:

@@ -6,7 +6,7 @@ import argparse
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 
 def flag(default: Any, help: str, kind: type | None = None, **options: Any) -> Any:
@@ -17,20 +17,36 @@ def flag(default: Any, help: str, kind: type | None = None, **options: Any) -> A
     return field(default=default, metadata={"help": help, "kind": kind or type(default), **options})
 
 
+def flag_of(kind: type[Settings], name: str, default: Any) -> Any:
+    """The field `name` of the settings class `kind` with another default."""
+    return field(default=default, metadata=kind.__dataclass_fields__[name].metadata)
+
+
 @dataclass(frozen=True)
 class Settings:
     """What can be chosen on the command line of every example."""
 
-    data: str | None = flag(None, "folder of the data set (default: built-in drawn images)", str)
+    data: str | None = flag(
+        None,
+        "folder of the data set, or its name in `python -m tinyconv data list` "
+        "(default: built-in drawn images)",
+        str,
+    )
     size: int = flag(64, "height and width of the images, in pixels")
     epochs: int = flag(10, "passes over the training images")
     batch_size: int = flag(32, "images in a step")
-    lr: float = flag(1e-3, "learning rate")
+    lr: float = flag(1e-3, "learning rate at the start")
+    schedule: Literal["cosine", "constant"] = flag(
+        "cosine",
+        "the learning rate falls to 0 along half a cosine, or stays",
+        choices=("cosine", "constant"),
+    )
     backend: str = flag(
         os.environ.get("TINYCONV_BACKEND") or "numpy",
         "numpy computes on the CPU, cupy on an NVIDIA GPU",
         choices=("numpy", "cupy"),
     )
+    drawn_images: int = flag(2400, "training images to draw where there is no --data")
     eager: bool = flag(False, "run each step op by op instead of compiled; slower, to debug")
     seed: int = flag(0, "of weights, order and augmentation")
     patience: int | None = flag(

@@ -28,7 +28,7 @@ from tinyconv.optim import Optimizer
 from tinyconv.optim.lr_scheduler import ReduceLROnPlateau
 from tinyconv.tensor import Tensor
 from tinyconv.train.checkpoint import Position, TrainingState, pack, restore
-from tinyconv.train.evaluation import Loss, evaluate
+from tinyconv.train.evaluation import Loss, evaluate, network_input
 from tinyconv.train.history import Epoch, History, Monitor
 from tinyconv.train.interrupts import Interrupts
 from tinyconv.train.progress import ProgressReport
@@ -97,9 +97,13 @@ class Trainer:
         self._settings = self._initial_settings()
 
     def step(self, images: Array, labels: Array) -> tuple[Tensor, Tensor]:
-        """One step on a batch, uint8 (N, H, W, C) and int64 (N,): its loss, and logits (N, C)."""
+        """One step on a batch: its loss, and logits (N, C).
+
+        images uint8 (N, H, W, C), or what the network takes in float32; labels int64 (N,), or
+        probabilities float32 (N, C) of mixed images.
+        """
         self.optimizer.zero_grad()
-        logits = self.model(F.normalize_image(images, self.mean, self.std, self.model.dtype))
+        logits = self.model(network_input(images, self.mean, self.std, self.model.dtype))
         loss = self.loss(logits, labels)
         loss.backward()
         self.optimizer.step()
@@ -285,7 +289,8 @@ class _Run:
         if not math.isfinite(value):
             raise self.diverged(f"the loss is {value}")
         at.loss_sum += value * len(batch.labels)
-        at.correct += int((to_numpy(logits).argmax(axis=1) == batch.labels).sum())
+        labels = batch.labels if batch.labels.ndim == 1 else batch.labels.argmax(axis=1)  # mixed
+        at.correct += int((to_numpy(logits).argmax(axis=1) == labels).sum())
         at.seen += len(batch.labels)
 
     def end_epoch(self) -> None:

@@ -1,0 +1,68 @@
+"""Weights alone, from and for other programs: the file's format is told by its content."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+from tinyconv.errors import DataError
+from tinyconv.io.keras_file import HDF5_MAGIC, read_keras
+from tinyconv.io.pytorch_file import PYTORCH_MAGICS, read_pth
+from tinyconv.io.tensor_file import Arrays, first_differences, read_tensors, write_tensors
+from tinyconv.nn import Module
+
+
+class IncompatibleKeys(NamedTuple):
+    """What `load_weights` left out: entries that only the network has, or only the file."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+
+def load_weights(
+    model: Module, path: str | os.PathLike[str], strict: bool = True
+) -> IncompatibleKeys:
+    """Put the arrays of a file, named as in `model.state_dict()`, into the network.
+
+    Takes safetensors (a saved model too), PyTorch's .pth or .pt, and Keras' .h5 of VGG16. With
+    strict=False, missing and unexpected entries are left out and returned. Raises DataError where
+    the file is damaged or where names, shapes or dtypes differ from the network's, also where
+    nothing fits; the network is then unchanged.
+    """
+    state, own = _read(path), model.state_dict()
+    missing = [key for key in own if key not in state]
+    unexpected = [key for key in state if key not in own]
+    common = {key: state[key] for key in own if key in state}
+    compared = (state, own) if strict else (common, {key: own[key] for key in common})
+    if (differences := first_differences(*compared)) or not common:
+        fit = sum(first_differences({k: common[k]}, {k: own[k]}) == "" for k in common)
+        raise DataError(
+            f"{path}: does not fit the network: of its {len(own)} entries {fit} fit, "
+            f"{len(missing)} are missing and {len(common) - fit} differ; {len(unexpected)} in the "
+            f"file are unexpected; {differences or 'no names are the same'}"
+        )
+    model.load_state_dict(common, strict=False)
+    return IncompatibleKeys(missing, unexpected)
+
+
+def save_weights(path: str | os.PathLike[str], model: Module) -> None:
+    """Write `model.state_dict()` to a safetensors file, which PyTorch's users can load, atomically.
+
+    Raises DataError where a weight is NaN or infinite, or the file can not be written.
+    """
+    write_tensors(path, model.state_dict(), {"format": "weights"})
+
+
+def _read(path: str | os.PathLike[str]) -> Arrays:
+    try:
+        with open(path, "rb") as file:
+            start = file.read(16)
+    except OSError:
+        start = b""  # read_tensors says what is wrong
+    # Safetensors begin with a length of 8 bytes, which may look like anything, and then JSON.
+    if start[8:9] != b"{":
+        if start.startswith(PYTORCH_MAGICS):
+            return read_pth(path)
+        if start.startswith(HDF5_MAGIC):
+            return read_keras(path)
+    return read_tensors(path)[0]

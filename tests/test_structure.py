@@ -31,10 +31,12 @@ MAY_IMPORT = {
     "model_summary": ENGINE | {"compiler", "nn"},
     "data": {"errors"},
     "io": ENGINE | {"nn", "models"},
-    "train": ENGINE | {"compiler", "nn", "optim", "models", "data", "io"},
-    "visualize": ENGINE | {"nn", "train"},
+    "plotting": {"io"},
+    "train": ENGINE | {"compiler", "nn", "optim", "models", "data", "io", "plotting"},
+    "visualize": ENGINE | {"nn", "plotting"},
     "cli": ENGINE
-    | {"compiler", "nn", "optim", "models", "model_summary", "data", "io", "train", "visualize"},
+    | {"compiler", "nn", "optim", "models", "data", "io", "plotting", "train"}
+    | {"model_summary", "visualize"},
     "__main__": {"cli"},
 }
 LOADED_WITH_THE_PACKAGE = ENGINE | {"nn", "optim"}

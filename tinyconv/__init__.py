@@ -36,10 +36,11 @@ __all__ = [
     "to_numpy",
     "train",
     "use_backend",
+    "visualize",
     "which",
 ]
 
-_LOADED_WHEN_USED = ("data", "io", "models", "testing", "train")
+_LOADED_WHEN_USED = ("data", "io", "models", "testing", "train", "visualize")
 
 
 def __getattr__(name: str) -> Any:

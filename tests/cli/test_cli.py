@@ -133,7 +133,7 @@ def test_bad_input_ends_in_one_line(command, model_file, photos, tmp_path):
 def test_missing_photos_are_named(model_file, tmp_path, capsys):
     assert run("predict", model_file, tmp_path / "nowhere") == 1
     assert capsys.readouterr().err == f"error: {tmp_path / 'nowhere'}: no such file\n"
-    assert "no such folder" in run("evaluate", model_file, tmp_path / "nowhere")
+    assert "no such file or folder" in run("evaluate", model_file, tmp_path / "nowhere")
 
 
 def test_grey_networks_take_colour_photos(tmp_path, photos, capsys):

@@ -139,7 +139,7 @@ def test_help_shows_every_flag_and_default(name, capsys):
         (["--lr", "nan"], 2, "expected a number >= 0"),
         (["--batch-size", "many"], 2, "invalid whole number"),
         (["--backend", "torch"], 2, "invalid choice"),
-        (["--data", "nowhere"], 1, "nowhere: no such folder"),
+        (["--data", "nowhere"], 1, "nowhere: no such file or folder"),
         (["--size", "8"], 1, "size is 8; expected at least 16 pixels"),
     ],
 )

@@ -48,10 +48,11 @@ def test_keras_layers_have_these_shapes():
 
 @pytest.mark.parametrize("size", [32, 70])
 def test_all_but_the_classifier(size):
-    model = models.vgg16(num_classes=2, in_channels=1, size=size)
+    model = models.vgg16(num_classes=2, in_channels=1, size=size, hidden=8)
     images = np.zeros((1, 1, size, size), np.float32)
     assert model[:-1](images).shape == (1, 25088)
     assert {key.split(".")[0] for key in model[:-1].state_dict()} == {"features"}
+    assert model(images).shape == (1, 2)
 
 
 def test_too_small():

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tinyconv import plotting
 from tinyconv.data import Compose, RandomErasing, RandomResizedCrop
 from tinyconv.data.dataset import ArrayDataset
-from tinyconv.train import Evaluation, History, plots, save_pictures
+from tinyconv.train import Evaluation, History, save_pictures
 from tinyconv.train.history import Epoch
 from tinyconv.train.plots import plot_augmented, save_augmented
 
@@ -46,7 +47,7 @@ def test_pictures(tmp_path, count, classes, channels, validated):
 def test_the_sheet_of_augmented_images_shows_what_was_made(tmp_path, monkeypatch, count, channels):
     pytest.importorskip("matplotlib")
     shown, images = [], result(count, 2, channels)[1]
-    monkeypatch.setattr(plots, "_show", lambda axes, image: shown.append(image))
+    monkeypatch.setattr(plotting, "show", lambda axes, image: shown.append(image))
     augment = Compose([RandomResizedCrop(6), RandomErasing(1, (0.2, 0.3), value="random")])
     assert save_augmented(tmp_path, images, augment, seed=1) == [tmp_path / "augmented.png"]
     with Image.open(tmp_path / "augmented.png") as picture:

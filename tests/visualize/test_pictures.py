@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tinyconv import plotting
 from tinyconv.visualize import (
-    pictures,
     plot_features,
     plot_filters,
     plot_grad_cam,
@@ -42,8 +42,8 @@ def drawn(monkeypatch):
         last.update(figure=figure, title=title)
         write(figure, path, title)
 
-    write = pictures._save
-    monkeypatch.setattr(pictures, "_save", save)
+    write = plotting.save
+    monkeypatch.setattr(plotting, "save", save)
     return last
 
 

@@ -23,7 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m tinyconv", description="Use and look into networks; find and download data sets."
+        prog="python -m tinyconv",
+        description="Use and look into networks; find and download data sets.",
     )
     parser.add_argument("--version", action="version", version=f"tinyconv {tc.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

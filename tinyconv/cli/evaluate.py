@@ -22,7 +22,9 @@ def add(commands: Any) -> None:
     evaluation = commands.add_parser("evaluate", help="accuracy on a folder of labelled images")
     evaluation.add_argument("model", metavar="MODEL", help="model.safetensors of a training")
     evaluation.add_argument(
-        "folder", metavar="FOLDER", help="one folder per class, MNIST's idx files, or a data set's name"
+        "folder",
+        metavar="FOLDER",
+        help="one folder per class, MNIST's idx files, or a data set's name",
     )
     evaluation.add_argument("--json", action="store_true", help="an object instead of a table")
     evaluation.add_argument(

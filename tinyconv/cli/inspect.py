@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import re
 import sys
 import textwrap
@@ -11,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from tinyconv import functional as F
+from tinyconv import plotting
 from tinyconv.cli.flags import add_backend
-from tinyconv.cli.predict import _print_rows, _probabilities
+from tinyconv.cli.predict import class_probabilities, print_rows
 from tinyconv.data import read_image
 from tinyconv.errors import DataError
 from tinyconv.io import load_model
@@ -54,7 +54,7 @@ def add(commands: Any) -> None:
 
 def _inspect(options: argparse.Namespace) -> int:
     """Write the pictures; print the answer, their names and the layers that can be asked for."""
-    if importlib.util.find_spec("matplotlib") is None:
+    if not plotting.available():
         sys.exit("error: inspect draws with matplotlib, which is missing: pip install matplotlib")
     model, card = load_model(options.model)
     photo = read_image(options.photo, card.size, card.channels)
@@ -68,7 +68,7 @@ def _inspect(options: argparse.Namespace) -> int:
         )
     kinds = {call: type(layers[_layer(call)]).__name__ for call in maps}
     probabilities = dict(
-        zip(card.classes, _probabilities(model, card, photo[None])[0].tolist(), strict=True)
+        zip(card.classes, class_probabilities(model, card, photo[None])[0].tolist(), strict=True)
     )
     answer = max(probabilities, key=lambda name: probabilities[name])
     says = f"{answer} {probabilities[answer]:.1%}"
@@ -90,7 +90,7 @@ def _inspect(options: argparse.Namespace) -> int:
     plot_saliency(input_gradient(model, images)[0], photo, files[-2], f"{says}: saliency")
     plot_grad_cam(grad_cam(model, images)[0], photo, files[-1], f"{says}: Grad-CAM")
 
-    _print_rows([{"path": options.photo, "probabilities": probabilities}])
+    print_rows([{"path": options.photo, "probabilities": probabilities}])
     print(f"\n{folder}:")
     _print_words("", [file.name for file in files])
     if not options.layer:

@@ -51,14 +51,14 @@ def _predict(options: argparse.Namespace) -> int:
                 unreadable += 1
                 sys.stderr.write(f"error: {error}\n")
         if images:
-            probabilities = _probabilities(model, card, np.stack(images))
+            probabilities = class_probabilities(model, card, np.stack(images))
             rows += [
                 {"path": str(path), "class": card.classes[int(p.argmax())],
                  "probabilities": dict(zip(card.classes, p.tolist(), strict=True))}
                 for path, p in zip(readable, probabilities, strict=True)
             ]  # fmt: skip
         if not (options.csv or options.json):
-            _print_rows(rows)
+            print_rows(rows)
             rows.clear()
     if options.json:
         print(json.dumps(rows, indent=2))
@@ -80,12 +80,14 @@ def _images(given: Sequence[str]) -> list[Path]:
     return paths
 
 
-def _probabilities(model: Module, card: ModelCard, images: np.ndarray) -> np.ndarray:
+def class_probabilities(model: Module, card: ModelCard, images: np.ndarray) -> np.ndarray:
+    """float32 (N, classes) for images uint8 (N, H, W, C)."""
     with no_grad():
         return F.softmax(model(F.normalize_image(images, card.mean, card.std)), 1).numpy()
 
 
-def _print_rows(rows: list[dict[str, Any]]) -> None:
+def print_rows(rows: list[dict[str, Any]]) -> None:
+    """Print a line for each image: its name, and up to five classes with their probabilities."""
     for row in rows:
         ranked = sorted(row["probabilities"].items(), key=lambda item: -item[1])
         figures = "  ".join(f"{name} {100 * p:.1f} %" for name, p in ranked[:5])

@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from tinyconv import models
 from tinyconv.errors import DataError
 from tinyconv.io.tensor_file import Arrays, first_non_finite
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
-# Keras subtracts 123.68, 116.779 and 103.939 from pixels of 0 to 255; here for pixels / 255.
-VGG16_MEAN = (123.68 / 255, 116.779 / 255, 103.939 / 255)
-VGG16_STD = (1 / 255, 1 / 255, 1 / 255)
+_KERAS_MEAN = np.array([123.68, 116.779, 103.939])  # of R, G and B, in pixels of 0 to 255
 
 # Each layer's name here, and its kernel (KH, KW, C, O) or matrix (inputs, outputs) in Keras.
 _LAYERS: dict[str, tuple[str, tuple[int | None, ...]]] = {
@@ -47,17 +46,22 @@ def read_keras(path: str | os.PathLike[str]) -> Arrays:
     Takes the public weights with and without the fully connected layers, and what Keras'
     save_weights and save write as .h5 (not .weights.h5). Kernels (KH, KW, C, O) become (O, C, KH,
     KW), matrices are transposed, and the rows of fc1, which Keras numbers by (H, W, C), go by
-    (C, H, W). Keras' VGG16 expects BGR: the first convolution's channels are reversed, so that the
-    network takes RGB, normalised with VGG16_MEAN and VGG16_STD.
+    (C, H, W).
 
-    Only plain numbers are read, never a model's configuration. Needs h5py, and raises ImportError
-    without it. Raises DataError where the file is missing or damaged, holds no VGG16 or another
-    shape than expected, and for NaN or infinity.
+    Keras' VGG16 expects BGR pixels of 0 to 255 less (103.939, 116.779, 123.68). The first
+    convolution is changed so that the network takes RGB images normalised as torchvision's,
+    models.inputs("vgg16"), and computes the same; only at the outermost pixels, where a
+    convolution's padding means another mean, the first layer sees a difference of half a grey level
+    of 255.
+
+    Only plain numbers are read, never a model's configuration. Needs h5py. Raises DataError without
+    it, where the file is missing or damaged, holds no VGG16 or another shape than expected, and for
+    NaN or infinity.
     """
     try:
         import h5py
     except ImportError as error:
-        raise ImportError("reading Keras' .h5 files needs h5py: pip install h5py") from error
+        raise DataError(f"{path}: reading Keras' files needs h5py: pip install h5py") from error
     arrays: Arrays = {}
     try:
         with h5py.File(path, "r") as file:
@@ -65,6 +69,10 @@ def read_keras(path: str | os.PathLike[str]) -> Arrays:
                 name, shape = _LAYERS[layer]
                 numbers = _numbers(dataset, shape if kind == "weight" else shape[-1:])
                 arrays[f"{name}.{kind}"] = _laid_out(layer, numbers)
+        if "features.0.weight" in arrays:
+            if "features.0.bias" not in arrays:
+                raise ValueError("block1_conv1 has no bias")
+            _take_normalized_rgb(arrays)
     except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
         raise DataError(f"{path}: {_one_line(error)}") from error
     if (bad := first_non_finite(arrays)) is not None:
@@ -118,9 +126,16 @@ def _laid_out(layer: str, numbers: np.ndarray) -> np.ndarray:
             C_H_W = numbers.reshape(7, 7, 512, -1).transpose(2, 0, 1, 3)
             numbers = C_H_W.reshape(numbers.shape)
         numbers = numbers.T
-    if layer == "block1_conv1" and numbers.ndim == 4:
-        numbers = numbers[:, ::-1]
     return np.ascontiguousarray(numbers)
+
+
+def _take_normalized_rgb(arrays: Arrays) -> None:
+    """With n = (x - mean) / std, Keras' input 255 x - m is (255 std) n + (255 mean - m)."""
+    mean, std = (255 * np.array(values) for values in models.inputs("vgg16")[2:])
+    rgb = arrays["features.0.weight"][:, ::-1].astype(np.float64)
+    shift = np.einsum("ocij,c->o", rgb, mean - _KERAS_MEAN)
+    arrays["features.0.weight"] = (rgb * std[:, None, None]).astype(np.float32)
+    arrays["features.0.bias"] = (arrays["features.0.bias"] + shift).astype(np.float32)
 
 
 def _one_line(error: Exception) -> str:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
-import io
 import math
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from tinyconv import plotting
 from tinyconv.data.dataset import Dataset
 from tinyconv.data.transforms import Transform
-from tinyconv.io.files import atomic_write
 from tinyconv.train.evaluation import Evaluation
 from tinyconv.train.history import History
 
@@ -30,7 +27,7 @@ def save_pictures(
     `evaluation` is that of `dataset`. Without matplotlib writes nothing, and one line on stderr
     says what to install.
     """
-    if importlib.util.find_spec("matplotlib") is None:
+    if not plotting.available():
         sys.stderr.write("no pictures: matplotlib is missing, pip install matplotlib\n")
         return []
     paths = [Path(folder) / f"{name}.png" for name in ("curves", "confusion", "predictions")]
@@ -47,7 +44,7 @@ def save_augmented(
 
     Without matplotlib writes nothing; save_pictures says what to install.
     """
-    if importlib.util.find_spec("matplotlib") is None:
+    if not plotting.available():
         return []
     path = Path(folder) / "augmented.png"
     plot_augmented(dataset, augment, path, seed)
@@ -56,7 +53,7 @@ def save_augmented(
 
 def plot_curves(history: History, path: str | os.PathLike[str], drawn: bool = False) -> None:
     """Loss and accuracy over the epochs, of the training and, where there was one, validation."""
-    figure = _figure(10, 4)
+    figure = plotting.figure(10, 4)
     left, right = figure.subplots(1, 2)
     epochs = history.column("epoch")
     for axes, name in ((left, "loss"), (right, "accuracy")):
@@ -68,7 +65,7 @@ def plot_curves(history: History, path: str | os.PathLike[str], drawn: bool = Fa
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
         axes.legend()
-    _save(figure, path, "training" + (f" on {_DRAWN}" if drawn else ""))
+    plotting.save(figure, path, "training" + (f" on {_DRAWN}" if drawn else ""))
 
 
 def plot_confusion(
@@ -80,7 +77,7 @@ def plot_confusion(
     """The confusion matrix, int (C, C): rows are the true classes, columns the predicted ones."""
     count = len(classes)
     side = 3 + 0.6 * min(count, 30)
-    figure = _figure(side + 1, side)
+    figure = plotting.figure(side + 1, side)
     axes = figure.subplots()
     share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
@@ -89,12 +86,12 @@ def plot_confusion(
             colour = "white" if share[row, column] > 0.5 else "black"
             number = f"{confusion[row, column]:,}"
             axes.text(column, row, number, ha="center", va="center", color=colour)
-    names = [_plain(name) for name in classes]
+    names = [plotting.plain(name) for name in classes]
     axes.set_xticks(range(count), names, rotation=90 if count > 4 else 0)
     axes.set_yticks(range(count), names)
     axes.set(xlabel="predicted", ylabel="true")
     right = np.trace(confusion) / max(confusion.sum(), 1)
-    _save(figure, path, f"accuracy {right:.1%}" + (f" on {_DRAWN}" if drawn else ""))
+    plotting.save(figure, path, f"accuracy {right:.1%}" + (f" on {_DRAWN}" if drawn else ""))
 
 
 def plot_predictions(
@@ -110,7 +107,7 @@ def plot_predictions(
     count = min(count, len(dataset))
     columns = min(5, count)
     rows = math.ceil(count / columns)
-    figure = _figure(2.4 * columns, 2.7 * rows + 0.4)
+    figure = plotting.figure(2.4 * columns, 2.7 * rows + 0.4)
     all_axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in all_axes:
         axes.set_axis_off()
@@ -118,12 +115,12 @@ def plot_predictions(
     for axes, index in zip(all_axes, picked, strict=False):
         image, label = dataset.image(index), int(dataset.labels[index])
         predicted = int(probabilities[index].argmax())
-        _show(axes, image)
-        text = f"{_plain(dataset.classes[predicted])} {probabilities[index, predicted]:.0%}"
+        plotting.show(axes, image)
+        text = f"{plotting.plain(dataset.classes[predicted])} {probabilities[index, predicted]:.0%}"
         if predicted != label:
-            text += f"\n(is {_plain(dataset.classes[label])})"
+            text += f"\n(is {plotting.plain(dataset.classes[label])})"
         axes.set_title(text, fontsize=9, color="black" if predicted == label else "red")
-    _save(figure, path, "predictions" + (f" on {_DRAWN}" if dataset.drawn else ""))
+    plotting.save(figure, path, "predictions" + (f" on {_DRAWN}" if dataset.drawn else ""))
 
 
 def plot_augmented(
@@ -134,7 +131,7 @@ def plot_augmented(
     `augment` is called with an image and a Generator, as by a Loader.
     """
     count = min(6, len(dataset))
-    figure = _figure(8 * 1.4, 1.5 * count + 0.6)
+    figure = plotting.figure(8 * 1.4, 1.5 * count + 0.6)
     rows = figure.subplots(count, 8, squeeze=False)
     picked = np.linspace(0, len(dataset) - 1, count).astype(int).tolist()
     for axes, index in zip(rows, picked, strict=True):
@@ -142,30 +139,6 @@ def plot_augmented(
         versions = [image, *(augment(image, rng) for _ in range(7))]
         for place, version in zip(axes, versions, strict=True):
             place.set_axis_off()
-            _show(place, version)
-        axes[0].set_title(_plain(dataset.classes[dataset.labels[index]]), fontsize=9)
-    _save(figure, path, "augmentation" + (f" of {_DRAWN}" if dataset.drawn else ""))
-
-
-def _show(axes: Any, image: np.ndarray) -> None:
-    axes.imshow(image[:, :, 0] if image.shape[2] == 1 else image, cmap="gray", vmin=0, vmax=255)
-
-
-def _figure(width: float, height: float) -> Any:
-    # A figure of its own, without pyplot, leaves the backend and the figures of the user alone.
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), dpi=120, layout="constrained")
-
-
-def _save(figure: Any, path: str | os.PathLike[str], title: str) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    figure.suptitle(title)
-    picture = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(picture)
-    atomic_write(path, picture.getvalue())
-
-
-def _plain(name: str) -> str:
-    return name.replace("$", r"\$")  # matplotlib reads what is between dollars as a formula
+            plotting.show(place, version)
+        axes[0].set_title(plotting.plain(dataset.classes[dataset.labels[index]]), fontsize=9)
+    plotting.save(figure, path, "augmentation" + (f" of {_DRAWN}" if dataset.drawn else ""))

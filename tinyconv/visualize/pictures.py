@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyconv.train.plots import _figure, _plain, _save, _show
+from tinyconv import plotting
 
 MOST_CHANNELS = 32
 MOST_FILTERS = 64
@@ -38,7 +38,7 @@ def plot_filters(weight: np.ndarray, path: str | os.PathLike[str], title: str = 
         span = np.ptp(values) or 1
         tiles.append((f"{number}", (values - values.min()) / span, {**_GREY, "vmax": 1}))
     figure, _ = _sheet(tiles)
-    _save(figure, path, _plain(title))
+    plotting.save(figure, path, plotting.plain(title))
 
 
 def plot_features(
@@ -66,7 +66,7 @@ def plot_features(
     bar = figure.colorbar(axes.images[-1], ax=axes, shrink=0.5, aspect=30, pad=0.01)
     bar.set_ticks([-1, 0, 1] if signed else [0, 1])
     bar.set_label("share of the largest", fontsize=8)
-    _save(figure, path, _plain(title))
+    plotting.save(figure, path, plotting.plain(title))
 
 
 def plot_saliency(
@@ -77,14 +77,14 @@ def plot_saliency(
     The brightest half per cent of the pixels looks the same, lest a single one darken all others.
     """
     saliency = np.abs(gradient).max(axis=0)
-    figure = _figure(7.6, 3.7)
+    figure = plotting.figure(7.6, 3.7)
     left, right = figure.subplots(1, 2)
     _photo(left, photo)
     brightest = np.percentile(saliency, 99.5) or 1
     shown = right.imshow(saliency, cmap="inferno", vmin=0, vmax=brightest)
     right.set_axis_off()
     figure.colorbar(shown, ax=right, shrink=0.8, label="|gradient|")
-    _save(figure, path, _plain(title))
+    plotting.save(figure, path, plotting.plain(title))
 
 
 def plot_grad_cam(
@@ -92,7 +92,7 @@ def plot_grad_cam(
 ) -> None:
     """The photo beside itself in grey under a heat map (h, w), enlarged to its size (bilinear)."""
     height, width = photo.shape[:2]
-    figure = _figure(7.6, 3.7)
+    figure = plotting.figure(7.6, 3.7)
     left, right = figure.subplots(1, 2)
     _photo(left, photo)
     _photo(right, photo.mean(axis=2, keepdims=True))
@@ -102,11 +102,11 @@ def plot_grad_cam(
         extent=(-0.5, width - 0.5, height - 0.5, -0.5),
     )  # fmt: skip
     figure.colorbar(shown, ax=right, shrink=0.8, label="share of the largest")
-    _save(figure, path, _plain(title))
+    plotting.save(figure, path, plotting.plain(title))
 
 
 def _photo(axes: Any, photo: np.ndarray) -> None:
-    _show(axes, photo)
+    plotting.show(axes, photo)
     axes.set_axis_off()
 
 
@@ -120,7 +120,9 @@ def _sheet(tiles: Sequence[_Tile]) -> tuple[Any, Any]:
     rows = math.ceil(count / columns)
     height, width = tiles[0][1].shape[:2]
     wide = width / height
-    figure = _figure(max(1.4 * columns + 1, 5.5), 1.6 * rows + 0.6)  # the title's width at least
+    figure = plotting.figure(
+        max(1.4 * columns + 1, 5.5), 1.6 * rows + 0.6
+    )  # the title's width at least
     axes = figure.subplots()
     axes.set_axis_off()
     for place, (label, image, settings) in enumerate(tiles):

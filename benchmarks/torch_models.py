@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from itertools import pairwise
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 
@@ -75,6 +77,81 @@ def lenet_mnist(size: int) -> nn.Module:
         nn.MaxPool2d(2), nn.Flatten(), nn.Linear(16 * side**2, 120), nn.ReLU(),
         nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10),
     )  # fmt: skip
+
+
+class _SamePadded(nn.Conv2d):
+    """TensorFlow's "same": as many outputs as input / stride rounded up, the odd row at the end."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        around: list[int] = []
+        for size, kernel, stride in zip(x.shape[:1:-1], self.kernel_size, self.stride, strict=True):
+            total = max(0, kernel - (size % stride or stride))
+            around += [total // 2, (total + 1) // 2]
+        return F.conv2d(F.pad(x, around), self.weight, None, self.stride, 0, 1, self.groups)
+
+
+class _InvertedResidual(nn.Module):
+    def __init__(self, C: int, O: int, kernel: int, stride: int, times: int) -> None:
+        super().__init__()
+        if times > 1:
+            self._expand_conv = nn.Conv2d(C, C * times, 1, bias=False)
+            self._bn0 = nn.BatchNorm2d(C * times, 1e-3, 0.01)
+        wide = C * times
+        self._depthwise_conv = _SamePadded(wide, wide, kernel, stride, groups=wide, bias=False)
+        self._bn1 = nn.BatchNorm2d(wide, 1e-3, 0.01)
+        self._project_conv = nn.Conv2d(wide, O, 1, bias=False)
+        self._bn2 = nn.BatchNorm2d(O, 1e-3, 0.01)
+        self.wide, self.residual = times > 1, stride == 1 and C == O
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = F.relu6(self._bn0(self._expand_conv(x))) if self.wide else x
+        h = self._bn2(self._project_conv(F.relu6(self._bn1(self._depthwise_conv(h)))))
+        return h + x if self.residual else h
+
+
+class _EfficientNetLite0(nn.Module):
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self._conv_stem = _SamePadded(3, 32, 3, 2, bias=False)
+        self._bn0 = nn.BatchNorm2d(32, 1e-3, 0.01)
+        widths = [32, 16, *[24] * 2, *[40] * 2, *[80] * 3, *[112] * 3, *[192] * 4, 320]
+        kernels = [3, 3, 3, 5, 5, 3, 3, 3, 5, 5, 5, 5, 5, 5, 5, 3]
+        shrinking = (1, 3, 5, 11)
+        self._blocks = nn.ModuleList(
+            _InvertedResidual(C, O, kernels[i], 1 + (i in shrinking), 6 if i else 1)
+            for i, (C, O) in enumerate(pairwise(widths))
+        )
+        self._conv_head = nn.Conv2d(320, 1280, 1, bias=False)
+        self._bn1 = nn.BatchNorm2d(1280, 1e-3, 0.01)
+        self._dropout = nn.Dropout(0.2)
+        self._fc = nn.Linear(1280, num_classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.relu6(self._bn0(self._conv_stem(x)))
+        for block in self._blocks:
+            x = block(x)
+        x = F.relu6(self._bn1(self._conv_head(x)))
+        return self._fc(self._dropout(x.mean((2, 3))))
+
+
+def efficientnet_lite0(size: int, num_classes: int = 1000) -> nn.Module:
+    """As tinyconv.models.efficientnet_lite0; any size."""
+    return _EfficientNetLite0(num_classes)
+
+
+def vgg16(size: int, num_classes: int = 1000) -> nn.Module:
+    """As tinyconv.models.vgg16, with torchvision's keys; any size."""
+    features: list[nn.Module] = []
+    C = 3
+    for O in (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512, 0):
+        features += [nn.Conv2d(C, O, 3, padding=1), nn.ReLU()] if O else [nn.MaxPool2d(2)]
+        C = O or C
+    classifier = nn.Sequential(
+        nn.Linear(512 * 49, 4096), nn.ReLU(), nn.Dropout(), nn.Linear(4096, 4096), nn.ReLU(),
+        nn.Dropout(), nn.Linear(4096, num_classes),
+    )  # fmt: skip
+    layers = [("features", nn.Sequential(*features)), ("avgpool", nn.AdaptiveAvgPool2d(7))]
+    return nn.Sequential(OrderedDict([*layers, ("flat", nn.Flatten()), ("classifier", classifier)]))
 
 
 def blocks(size: int, channels: int) -> nn.Module:

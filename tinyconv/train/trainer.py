@@ -210,6 +210,7 @@ class _Run:
             "drop_last": self.train.drop_last,
             "seed": self.train.seed,
             "augment": re.sub(" at 0x[0-9a-f]+", "", repr(self.train.augment)),
+            "mix": re.sub(" at 0x[0-9a-f]+", "", repr(self.train.mix)),
             "monitor": self.monitor,
             "restore_best": self.restore_best,
         }

@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 import tinyconv as tc
 from tinyconv.train import (
     PhotoSettings,
+    at_size_of,
     augmentation,
     begin,
     clear_errors,
@@ -78,14 +79,16 @@ def train(settings: TransferSettings) -> dict:
     began = time.perf_counter()
     train_set, test_set = photo_sets(settings)
     model = pretrained(settings.model, len(train_set.classes), settings.size, settings.weights)
+    frozen = FREEZE[settings.model] if settings.freeze is None else settings.freeze.split()
+    model.freeze(*frozen)
     inputs = tc.models.inputs(settings.model)
     groups = individuals(train_set)
     rest, validation = hold_out(train_set, test_set, settings, groups)
     print(f"{len(rest):,} images for training, {len(validation):,} for validation")
+    rest = at_size_of(test_set, rest)
     history = train_head(settings, model, rest, validation, inputs.mean, inputs.std)
     if not settings.finetune_epochs:
         return finish(settings, model, history, test_set, inputs.mean, inputs.std, began)
-    model.freeze(*(FREEZE[settings.model] if settings.freeze is None else settings.freeze.split()))
     trainable = [p for p in model.parameters() if p.requires_grad]
     return train_classifier(
         replace(settings, epochs=settings.finetune_epochs, lr=settings.finetune_lr),

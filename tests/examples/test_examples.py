@@ -47,18 +47,18 @@ def test_catdog_learns_drawn_animals(tmp_path):
 
 
 def test_lenet5_learns_drawn_animals(tmp_path):
-    flags = ("--drawn-images", "220", "--epochs", "30", "--lr", "3e-3", "--augment", "none")
-    result = run("train_lenet5", tmp_path, *flags)
-    assert result["history"][-1]["train_accuracy"] >= 0.95
-    assert 0.5 <= result["test_accuracy"] <= 1
+    flags = ("--drawn-images", "220", "--epochs", "30", "--batch-size", "11", "--augment", "none")
+    result = run("train_lenet5", tmp_path, *flags, "--schedule", "constant")
+    assert result["history"][-1]["train_accuracy"] >= 0.95  # by heart: 32 pixels show little else
+    assert 0.4 <= result["test_accuracy"] <= 1
     assert result["architecture"]["name"] == "lenet5"
 
 
 def test_horses_learns_drawn_animals(tmp_path):
-    flags = ("--size", "48", "--drawn-images", "300", "--epochs", "8", "--lr", "3e-3")
-    result = run("train_horses", tmp_path, *flags, "--augment", "light")
-    assert result["history"][-1]["train_loss"] < result["history"][0]["train_loss"]
-    assert 0.6 <= result["test_accuracy"] <= 1
+    flags = ("--size", "48", "--drawn-images", "220", "--epochs", "15", "--batch-size", "10")
+    result = run("train_horses", tmp_path, *flags, "--lr", "2e-3", "--augment", "none")
+    assert result["history"][-1]["train_accuracy"] >= 0.85
+    assert 0.5 <= result["test_accuracy"] <= 1
 
 
 def test_fashion_learns_drawn_digits(tmp_path):
@@ -90,7 +90,7 @@ def test_transfer_learns_from_few(tmp_path, capsys):
     assert 0.7 <= result["test_accuracy"] <= 1
     tuned = run("transfer_catdog", tmp_path / "tuned", *flags, "--finetune-epochs", "1")
     assert 0.65 <= tuned["test_accuracy"] <= 1
-    with pytest.raises(SystemExit, match="freeze.*'nose'"):
+    with pytest.raises(SystemExit, match="'nose' names no module"):
         run("transfer_catdog", tmp_path / "x", *flags, "--finetune-epochs", "1", "--freeze", "nose")
 
 

@@ -1,6 +1,13 @@
 """Training and evaluation: the loop, checkpoints, history, figures and pictures."""
 
-from tinyconv.train.classifier import begin, clear_errors, finish, hold_out, train_classifier
+from tinyconv.train.classifier import (
+    at_size_of,
+    begin,
+    clear_errors,
+    finish,
+    hold_out,
+    train_classifier,
+)
 from tinyconv.train.digits import digit_sets
 from tinyconv.train.evaluation import Evaluation, evaluate
 from tinyconv.train.history import Epoch, History
@@ -23,6 +30,7 @@ __all__ = [
     "TrainingDiverged",
     "TrainingInterrupted",
     "accuracy",
+    "at_size_of",
     "augmentation",
     "begin",
     "clear_errors",

@@ -129,9 +129,13 @@ def hold_out(
             f"those of the training set are {', '.join(train.classes)}"
         )
     rest, validation = train.split(VALIDATION_FRACTION, settings.seed, groups)
-    if validation.image(0).shape != test.image(0).shape:
-        validation = Transformed(validation, Resize(test.image(0).shape[:2]))
-    return rest, validation
+    return rest, at_size_of(test, validation)
+
+
+def at_size_of(test: Dataset, images: Dataset) -> Dataset:
+    """`images` at the size of those of `test`, which a random crop gives to training images."""
+    size = test.image(0).shape[:2]
+    return images if images.image(0).shape[:2] == size else Transformed(images, Resize(size))
 
 
 def finish(
@@ -149,6 +153,7 @@ def finish(
     `began` is the time.perf_counter() of the start, `pictures` what lies in the folder already.
     """
     out = Path(settings.out)
+    out.mkdir(parents=True, exist_ok=True)
     tested = evaluate(
         model,
         test,

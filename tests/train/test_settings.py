@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from tinyconv.train import Settings, flag, parse
+from tinyconv.train import Settings, flag, flag_of, parse
 
 
 @dataclass(frozen=True)
@@ -45,3 +45,21 @@ def test_help_shows_defaults_once(capsys):
     assert "What it does." in shown
     assert "of the network (default: 0.5)" in shown
     assert "pixels (default: 7) " in shown
+
+
+@dataclass(frozen=True)
+class Changed(Settings):
+    epochs: int = flag_of(Settings, "epochs", 3)
+    schedule: str = flag_of(Settings, "schedule", "constant")
+
+
+def test_a_flag_with_another_default(capsys):
+    assert parse(Changed, None, []).epochs == 3
+    with pytest.raises(SystemExit):
+        parse(Changed, None, ["--schedule", "linear"])
+    assert "choose from 'cosine', 'constant'" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        parse(Changed, None, ["--help"])
+    assert "passes over the training images (default: 3)" in " ".join(
+        capsys.readouterr().out.split()
+    )

@@ -31,13 +31,13 @@ from tinyconv.train import (
 
 @dataclass(frozen=True)
 class HorsesSettings(PhotoSettings):
-    size: int = flag_of(PhotoSettings, "size", 96)
-    epochs: int = flag(0, "passes over the images (default: 30, over drawn images 7)")
+    size: int = flag_of(PhotoSettings, "size", 64)
+    epochs: int = flag(0, "passes over the images (default: 40, over drawn images 7)")
     augment: str = flag_of(PhotoSettings, "augment", "strong")
     out: str = flag(
         "", "folder of the results (default: runs/horses, of drawn images runs/horses-drawn)"
     )
-    weight_decay: float = flag(0.01, "decoupled weight decay (AdamW)")
+    weight_decay: float = flag(0.05, "decoupled weight decay (AdamW)")
 
 
 def main(arguments: Sequence[str] | None = None) -> dict:
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> dict:
     settings = replace(
         settings,
         out=settings.out or ("runs/horses-drawn" if drawn else "runs/horses"),
-        epochs=settings.epochs or (7 if drawn else 30),
+        epochs=settings.epochs or (7 if drawn else 40),
     )
     with clear_errors():
         return train(settings)

@@ -36,7 +36,7 @@ _MODELS: dict[str, tuple[Callable[..., Module], Inputs]] = {
     "catdog_wide": (catdog_wide, Inputs(3, 224, *_IMAGENET)),
     "efficientnet_lite0": (efficientnet_lite0, Inputs(3, 224, *_TPU)),
     "fashion": (fashion, Inputs(1, 28, *_GREY)),
-    "horses": (horses, Inputs(3, 96, *_IMAGENET)),
+    "horses": (horses, Inputs(3, 64, *_IMAGENET)),
     "lenet5": (lenet5, Inputs(1, 32, *_GREY)),
     "lenet_mnist": (lenet_mnist, Inputs(1, 28, *_GREY)),
     "vgg16": (vgg16, Inputs(3, 224, *_IMAGENET)),

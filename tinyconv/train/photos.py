@@ -41,9 +41,9 @@ AUGMENTATIONS: dict[str, Callable[[int], list[Transform]]] = {
     ],
     "crop": lambda size: [RandomResizedCrop(size, scale=(0.5, 1.0)), RandomHorizontalFlip()],
     "strong": lambda size: [
-        RandomResizedCrop(size, scale=(0.5, 1.0)),
+        RandomResizedCrop(size, scale=(0.3, 1.0)),
         RandomHorizontalFlip(),
-        ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2),
+        ColorJitter(brightness=0.5, contrast=0.5, saturation=0.8, hue=0.3),
         RandomErasing(p=0.25),
     ],
     "trivial": lambda size: [RandomHorizontalFlip(), TrivialAugmentWide()],

@@ -87,7 +87,11 @@ class _SamePadded(nn.Conv2d):
         for size, kernel, stride in zip(x.shape[:1:-1], self.kernel_size, self.stride, strict=True):
             total = max(0, kernel - (size % stride or stride))
             around += [total // 2, (total + 1) // 2]
-        return F.conv2d(F.pad(x, around), self.weight, None, self.stride, 0, 1, self.groups)
+        padding = 0, 0
+        if around[0] == around[1] and around[2] == around[3]:  # without a padded copy
+            padding, around = (around[2], around[0]), []
+        x = F.pad(x, around) if around else x
+        return F.conv2d(x, self.weight, None, self.stride, padding, 1, self.groups)
 
 
 class _InvertedResidual(nn.Module):

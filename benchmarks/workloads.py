@@ -91,6 +91,7 @@ _INPUTS = {  # channels and size
     "catdog": (3, 256),
     "catdog_wide": (3, 224),
     "lenet_mnist": (1, 28),
+    "efficientnet_lite0": (3, 224),
 }
 # C, O, size, batch, kernel_size, padding: those of catdog_notebook, catdog_wide and lenet_mnist.
 _CONVOLUTIONS = """
@@ -111,6 +112,7 @@ def _all() -> Iterator[Workload]:
         yield Workload(f"train-{network}", "train", *on(network, batch))
     for batch in (4, 64, 256):
         yield Workload(f"train-lenet-{batch}", "train", *on("lenet_mnist", batch))
+    yield Workload("train-efficientnet_lite0-16", "train", *on("efficientnet_lite0", 16))
     for network in _INPUTS:
         for batch in (32, 1):
             yield Workload(f"infer-{network}-{batch}", "infer", *on(network, batch), "batch")

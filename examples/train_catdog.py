@@ -17,6 +17,7 @@ from tinyconv.train import (
     augmentation,
     begin,
     clear_errors,
+    default_size,
     flag,
     flag_of,
     parse,
@@ -34,7 +35,9 @@ OPTIMIZERS = {
 
 @dataclass(frozen=True)
 class CatDogSettings(PhotoSettings):
-    size: int = flag(0, "height and width in pixels (default: 256, of drawn images 48)")
+    size: int = flag(
+        0, "height and width in pixels (default: 256, of CIFAR-10 32, of drawn images 48)"
+    )
     epochs: int = flag(0, "passes over the images (default: 10, over drawn images 7)")
     batch_size: int = flag_of(PhotoSettings, "batch_size", 20)
     lr: float = flag_of(PhotoSettings, "lr", 5e-4)
@@ -50,18 +53,18 @@ class CatDogSettings(PhotoSettings):
 def main(arguments: Sequence[str] | None = None) -> dict:
     settings = parse(CatDogSettings, __doc__, arguments)
     drawn = settings.data is None
-    settings = replace(
-        settings,
-        size=settings.size or (48 if drawn else 256),
-        out=settings.out or ("runs/catdog-drawn" if drawn else "runs/catdog"),
-        epochs=settings.epochs or (7 if drawn else 10),
-    )
     with clear_errors():
+        settings = replace(
+            settings,
+            size=settings.size or default_size(settings.data, photos=256, drawn=48),
+            out=settings.out or ("runs/catdog-drawn" if drawn else "runs/catdog"),
+            epochs=settings.epochs or (7 if drawn else 10),
+        )
         return train(settings)
 
 
 def train(settings: CatDogSettings) -> dict:
-    begin(settings)
+    begin(settings, settings.model)
     train_set, test_set = photo_sets(settings)
     model = tc.models.create(settings.model, num_classes=len(train_set.classes), size=settings.size)
     optimizer = OPTIMIZERS[settings.optimizer](

@@ -46,7 +46,7 @@ EXPERIMENTS: dict[str, tuple[Any, float, float]] = {  # optimiser, learning rate
 class WideSettings(PhotoSettings):
     size: int = flag(0, "height and width in pixels, 64 or more (default: 224, of drawn images 64)")
     epochs: int = flag(0, "passes over the images (default: 20, over drawn images 3)")
-    lr: float = flag(0.0, "learning rate (default: that of the experiment)")
+    lr: float = flag(None, "learning rate (default: that of the experiment)", float)
     schedule: Literal["cosine", "constant"] = flag_of(PhotoSettings, "schedule", "constant")
     patience: int | None = flag_of(PhotoSettings, "patience", 5)
     augment: str = flag_of(PhotoSettings, "augment", "trivial")
@@ -73,7 +73,7 @@ def compare(settings: WideSettings) -> dict:
     chosen = list(EXPERIMENTS) if settings.experiment == "all" else [settings.experiment]
     experiments = {name: replace(settings, out=str(Path(settings.out) / name)) for name in chosen}
     for each in experiments.values():
-        begin(each)
+        begin(each, "catdog_wide")
     sets = photo_sets(settings)
     results = {name: train(name, each, *sets) for name, each in experiments.items()}
     rows = {
@@ -97,14 +97,15 @@ def compare(settings: WideSettings) -> dict:
 
 def train(name: str, settings: WideSettings, train_set: Dataset, test_set: Dataset) -> dict:
     kind, lr, l1 = EXPERIMENTS[name]
-    print(f"\n{name}: {kind.__name__}, learning rate {settings.lr or lr:g}, L1 {l1:g}")
+    settings = replace(settings, lr=lr if settings.lr is None else settings.lr)
+    print(f"\n{name}: {kind.__name__}, learning rate {settings.lr:g}, L1 {l1:g}")
     tc.manual_seed(settings.seed)  # the same start for each
     model = tc.models.create("catdog_wide", num_classes=len(train_set.classes), size=settings.size)
     inputs = tc.models.inputs("catdog_wide")
     return train_classifier(
         settings,
         model=model,
-        optimizer=kind(model.parameters(), lr=settings.lr or lr, l1=l1),
+        optimizer=kind(model.parameters(), lr=settings.lr, l1=l1),
         train=train_set,
         test=test_set,
         mean=inputs.mean,

@@ -40,15 +40,25 @@ class FashionSettings(Settings):
     out: str = flag(
         "", "folder of the results (default: runs/fashion, of drawn digits runs/fashion-drawn)"
     )
-    augment: bool = flag(True, "mirror and shift the training images at random (with --data)")
+    augment: str = flag(
+        "",
+        "light: mirror and shift the training images (default; of drawn digits none: a mirrored 2 "
+        "is none)",
+        choices=("none", "light"),
+    )
     drawn_images: int = flag_of(Settings, "drawn_images", 2000)
 
 
 def main(arguments: Sequence[str] | None = None) -> dict:
     settings = parse(FashionSettings, __doc__, arguments)
-    folder = "runs/fashion-drawn" if settings.data is None else "runs/fashion"
+    drawn = settings.data is None
+    settings = replace(
+        settings,
+        out=settings.out or ("runs/fashion-drawn" if drawn else "runs/fashion"),
+        augment=settings.augment or ("none" if drawn else "light"),
+    )
     with clear_errors():
-        return train(replace(settings, out=settings.out or folder))
+        return train(settings)
 
 
 def train(settings: FashionSettings) -> dict:
@@ -68,8 +78,7 @@ def train(settings: FashionSettings) -> dict:
         test=test_set,
         mean=inputs.mean,
         std=inputs.std,
-        # A mirrored shoe is a shoe, a mirrored 2 is none.
-        augment=augment if settings.augment and settings.data else None,
+        augment=augment if settings.augment == "light" else None,
     )
 
 

@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> dict:
 
 
 def train(settings: HorsesSettings) -> dict:
-    begin(settings)
+    begin(settings, "horses")
     train_set, test_set = photo_sets(settings)
     model = tc.models.create("horses", num_classes=len(train_set.classes), size=settings.size)
     inputs = tc.models.inputs("horses")

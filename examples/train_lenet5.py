@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> dict:
 
 
 def train(settings: LeNet5Settings) -> dict:
-    begin(settings)
+    begin(settings, "lenet5")
     train_set, test_set = photo_sets(settings)
     model = tc.models.create(
         "lenet5", num_classes=len(train_set.classes), size=settings.size, in_channels=3

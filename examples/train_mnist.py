@@ -31,7 +31,11 @@ class MnistSettings(Settings):
     out: str = flag(
         "", "folder of the results (default: runs/mnist, of drawn digits runs/mnist-drawn)"
     )
-    augment: bool = flag(False, "turn, shift and zoom the training digits a little, at random")
+    augment: str = flag(
+        "none",
+        "affine: turn, shift and zoom the training digits a little",
+        choices=("none", "affine"),
+    )
     drawn_images: int = flag_of(Settings, "drawn_images", 6000)
 
 
@@ -47,6 +51,7 @@ def train(settings: MnistSettings) -> dict:
     train_set, test_set = digit_sets(settings)
     model = tc.models.create("lenet_mnist", num_classes=10, size=test_set.image(0).shape[0])
     inputs = tc.models.inputs("lenet_mnist")
+    affine = RandomAffine(10, translate=(0.1, 0.1), scale=(0.9, 1.1))
     return train_classifier(
         settings,
         model=model,
@@ -55,9 +60,7 @@ def train(settings: MnistSettings) -> dict:
         test=test_set,
         mean=inputs.mean,
         std=inputs.std,
-        augment=RandomAffine(10, translate=(0.1, 0.1), scale=(0.9, 1.1))
-        if settings.augment
-        else None,
+        augment=affine if settings.augment == "affine" else None,
     )
 
 

@@ -16,11 +16,14 @@ torchvision (.pth) or Keras (.h5) as --weights.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import tinyconv as tc
+from tinyconv import DataError
 from tinyconv.train import (
     PhotoSettings,
     at_size_of,
@@ -61,9 +64,12 @@ class TransferSettings(PhotoSettings):
     finetune_lr: float = flag(1e-4, "learning rate of these passes")
     freeze: str | None = flag(
         None,
-        "names of the layers that they leave frozen, batch-norm statistics too "
-        "(default: all but the last ones)",
+        "names of the layers that they leave frozen, batch-norm statistics too, as a list with "
+        "commas; * stands for any characters (default: "
+        + "; of ".join(f"{model}, {','.join(names)}" for model, names in FREEZE.items())
+        + ")",
         str,
+        metavar="NAMES",
     )
 
 
@@ -79,8 +85,7 @@ def train(settings: TransferSettings) -> dict:
     began = time.perf_counter()
     train_set, test_set = photo_sets(settings)
     model = pretrained(settings.model, len(train_set.classes), settings.size, settings.weights)
-    frozen = FREEZE[settings.model] if settings.freeze is None else settings.freeze.split()
-    model.freeze(*frozen)
+    freeze(model, settings)
     inputs = tc.models.inputs(settings.model)
     groups = individuals(train_set)
     rest, validation = hold_out(train_set, test_set, settings, groups)
@@ -88,10 +93,11 @@ def train(settings: TransferSettings) -> dict:
     rest = at_size_of(test_set, rest)
     history = train_head(settings, model, rest, validation, inputs.mean, inputs.std)
     if not settings.finetune_epochs:
+        (Path(settings.out) / "checkpoint.safetensors").unlink(missing_ok=True)  # of an earlier run
         return finish(settings, model, history, test_set, inputs.mean, inputs.std, began)
     trainable = [p for p in model.parameters() if p.requires_grad]
     return train_classifier(
-        replace(settings, epochs=settings.finetune_epochs, lr=settings.finetune_lr),
+        settings,
         model=model,
         optimizer=tc.optim.AdamW(trainable, lr=settings.finetune_lr),
         train=train_set,
@@ -100,7 +106,19 @@ def train(settings: TransferSettings) -> dict:
         std=inputs.std,
         augment=augmentation(settings),
         groups=groups,
+        epochs=settings.finetune_epochs,
+        before=history,
     )
+
+
+def freeze(model: tc.nn.Sequential, settings: TransferSettings) -> None:
+    """Freeze what --freeze names; the new last layer must learn."""
+    default = " ".join(FREEZE[settings.model])
+    names = re.split(r"[\s,]+", default if settings.freeze is None else settings.freeze.strip())
+    if names != [""]:
+        model.freeze(*names)
+    if not all(p.requires_grad for p in model[-1].parameters()):
+        raise DataError(f"--freeze {settings.freeze!r}: names the last layer, which has to learn")
 
 
 if __name__ == "__main__":

@@ -169,6 +169,26 @@ def test_a_functional_model_with_several_inputs_and_outputs():
     assert "(5, 11), (5, 2, 2, 2)" in str(figures)
 
 
+@pytest.mark.parametrize("timing", [False, True])
+def test_layers_that_return_dictionaries_and_nested_tuples(timing):
+    class Parts(nn.Module):
+        def forward(self, x):
+            return {"a": x, "more": (x[:, :1], [x[:, 1:], None])}
+
+    class Whole(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.parts = nn.Linear(4, 3), Parts()
+
+        def forward(self, x):
+            return self.parts(self.first(x))
+
+    figures = tinyconv.summary(Whole(), (4,), timing=timing)
+    assert by_path(figures)["parts"].output_shapes == [(1, 3), (1, 1), (1, 2)]
+    assert figures.layers[0].output_shapes == [(1, 3), (1, 1), (1, 2)]
+    assert (figures.backward_ms > 0) == timing
+
+
 def test_json():
     figures = tinyconv.summary(models.create("lenet_mnist"), (1, 28, 28), timing=True)
     plain = json.loads(json.dumps(figures.to_dict()))
@@ -198,6 +218,17 @@ def test_timing_covers_forward_and_backward():
     frozen = tinyconv.summary(training_network().freeze(), (1, 8, 8), timing=True)
     assert frozen.forward_ms > 0
     assert frozen.backward_ms == 0
+
+
+def test_without_gradients_there_is_no_backward():
+    note = "no backward, as nothing gets a gradient"
+    assert note not in str(tinyconv.summary(training_network(), (1, 8, 8), timing=True))
+    frozen = training_network().freeze()
+    assert note in str(tinyconv.summary(frozen, (1, 8, 8), timing=True))
+    with tinyconv.no_grad():
+        figures = tinyconv.summary(training_network(), (1, 8, 8), timing=True)
+    assert note in str(figures)
+    assert "backward 0.00 ms" not in str(figures)
 
 
 @pytest.mark.parametrize("timing", [False, True])

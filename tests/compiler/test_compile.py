@@ -127,6 +127,89 @@ def test_the_step_is_fused_and_says_so():
     assert "GFLOP" in text
 
 
+class Inverted(nn.Module):
+    """An inverted residual block as in MobileNet and EfficientNet, with uneven "same" padding."""
+
+    def __init__(self, stride=1, relu=F.relu6):
+        super().__init__()
+        self.stride, self.relu = stride, relu
+        self.expand, self.norm1 = nn.Conv2d(3, 18, 1, bias=False), nn.BatchNorm2d(18)
+        self.depth, self.norm2 = nn.Conv2d(18, 18, 3, stride, groups=18), nn.BatchNorm2d(18)
+        self.project, self.norm3 = nn.Conv2d(18, 3, 1), nn.BatchNorm2d(3)
+
+    def forward(self, x):
+        y = self.relu(self.norm1(self.expand(x)))
+        y = F.pad(y, (0, 1, 0, 1) if self.stride == 2 else (1, 1, 1, 1))
+        y = self.relu(self.norm2(self.depth(y)))
+        y = self.norm3(self.project(y))
+        return x + y if self.stride == 1 else y
+
+
+def inverted_network(dtype=np.float32, relu=F.relu6):
+    blocks = [nn.Conv2d(3, 3, 2, padding="same"), Inverted(1, relu), Inverted(2, relu)]
+    return nn.Sequential(*blocks, nn.Flatten(), nn.Linear(3 * 36, 3)).astype(dtype)
+
+
+@pytest.mark.parametrize("relu", [F.relu, F.relu6])
+def test_inference_is_one_pass_for_each_convolution(relu):
+    tc.manual_seed(3)
+    model = inverted_network(relu=relu)
+    for images, _ in batches(2):  # statistics that are not 0 and 1
+        model(images)
+    model.eval()
+    with tc.no_grad():
+        forward = tc.compile(lambda images: model(images))
+        (first, _), (second, _) = batches(2, seed=5)
+        expected = model(first).numpy()
+        np.testing.assert_allclose(forward(first).numpy(), expected, rtol=1e-4, atol=1e-5)
+        model[1].norm2.running_mean += 0.5  # in place: nothing is folded for good
+        model[1].norm2.running_var *= 2
+        expected = model(second).numpy()
+        np.testing.assert_allclose(forward(second).numpy(), expected, rtol=1e-4, atol=1e-5)
+    names = [type(call.op).__name__ for call in forward.plan.calls]
+    assert names == ["PaddedConv2d", *["ConvNormReLU"] * 6, "Reshape", "Linear"]
+    assert "reference" not in forward.plan.kernels
+
+
+def test_what_is_read_elsewhere_is_not_fused_away():
+    tc.manual_seed(3)
+    model = Inverted()
+    model.eval()
+
+    def forward(x):
+        y = model.expand(x)
+        z = model.norm1(y)
+        return F.relu6(z), z, y, model.norm1(z) + model.norm1(z)
+
+    images = batches(1)[0][0]
+    with tc.no_grad():
+        compiled = tc.compile(forward)
+        for ours, theirs in zip(compiled(images), forward(images), strict=True):
+            np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_training_with_relu6_uneven_padding_and_depthwise_convolutions(frozen):
+    """frozen: the norms stay in evaluation, and are trained nevertheless."""
+    data, results = batches(4), []
+    for wrap in (lambda step: step, tc.compile):
+        training = Training(network=inverted_network)
+        if frozen:
+            training.model.eval()
+        step = wrap(training.step)
+        results.append(run(training, step, data))
+    (losses, weights), (our_losses, our_weights) = results
+    np.testing.assert_allclose(our_losses, losses, rtol=1e-3)
+    for name, array in weights.items():
+        np.testing.assert_allclose(our_weights[name], array, atol=2e-3, err_msg=name)
+    names = [(type(call.op).__name__, call.direction) for call in step.plan.calls]
+    for direction in ("forward", "backward"):
+        assert names.count(("PaddedConv2d", direction)) == 2  # the third one's zeros are even
+        assert names.count(("NormReLUPool", direction)) == 4
+    assert not {"Pad", "ReLU6", "ConvNormReLU"} & {name for name, _ in names}
+    assert "reference" not in step.plan.kernels
+
+
 # What changes between calls -----------------------------------------------------------------------
 
 

@@ -73,7 +73,10 @@ def test_wide_compares_its_experiments(tmp_path, capsys):
         patch.setattr(module, "EXPERIMENTS", dict(list(module.EXPERIMENTS.items())[:2]))
         results = module.main([*flags, "--out", str(tmp_path), "--workers", "0"])
     assert list(results) == ["rmsprop-l1", "adam"]
+    adam = results["adam"]["history"]
+    assert adam[-1]["train_loss"] < adam[0]["train_loss"]
     assert all(0.3 <= result["test_accuracy"] <= 1 for result in results.values())
+    assert results["adam"]["settings"]["lr"] == 1e-4
     # The same start and images: but for the update rule and L1 they would be one training.
     losses = [result["history"][-1]["train_loss"] for result in results.values()]
     assert losses[0] != losses[1]
@@ -88,10 +91,22 @@ def test_transfer_learns_from_few(tmp_path, capsys):
     flags = ("--size", "96", "--drawn-images", "80", "--batch-size", "16")
     result = run("transfer_catdog", tmp_path / "head", *flags)
     assert 0.7 <= result["test_accuracy"] <= 1
-    tuned = run("transfer_catdog", tmp_path / "tuned", *flags, "--finetune-epochs", "1")
+    tune = ("--finetune-epochs", "1")
+    tuned = run("transfer_catdog", tmp_path / "head", *flags, *tune)  # with the features kept there
     assert 0.65 <= tuned["test_accuracy"] <= 1
-    with pytest.raises(SystemExit, match="'nose' names no module"):
-        run("transfer_catdog", tmp_path / "x", *flags, "--finetune-epochs", "1", "--freeze", "nose")
+    assert tuned["head_history"][1:] == [
+        {**row, "seconds": tuned["head_history"][n]["seconds"]}
+        for n, row in enumerate(result["history"]) if n
+    ]  # fmt: skip
+    capsys.readouterr()
+    spoilt = run("transfer_catdog", tmp_path / "head", *flags, *tune, "--finetune-lr", "10")
+    assert "keeping the weights from before" in capsys.readouterr().out
+    assert spoilt["test_accuracy"] == result["test_accuracy"]
+    again = run("transfer_catdog", tmp_path / "head", *flags, "--resume")
+    assert again["test_loss"] == result["test_loss"]
+    for names, says in (("nose", "'nose' names no module"), ("*", "the last layer, which has to")):
+        with pytest.raises(SystemExit, match=says):
+            run("transfer_catdog", tmp_path / "x", *flags, "--freeze", names)
 
 
 def test_resume_equals_one_run(tmp_path):
@@ -140,7 +155,7 @@ def test_help_shows_every_flag_and_default(name, capsys):
         (["--batch-size", "many"], 2, "invalid whole number"),
         (["--backend", "torch"], 2, "invalid choice"),
         (["--data", "nowhere"], 1, "nowhere: no such file or folder"),
-        (["--size", "8"], 1, "size is 8; expected at least 16 pixels"),
+        (["--size", "8"], 1, "catdog: size 8 found, its four poolings need at least 16"),
     ],
 )
 def test_bad_calls_end_in_one_line(flags, code, says, tmp_path, capsys):

@@ -121,6 +121,15 @@ def test_a_shared_module_is_found_under_every_name():
 
 
 @pytest.mark.parametrize("act", ["freeze", "unfreeze"])
+@pytest.mark.parametrize("names", [(["0"],), (0,), ("head", None)])
+def test_names_are_texts(act, names):
+    model = network()
+    with pytest.raises(TypeError, match=r"found, expected names .* as texts, one after another"):
+        getattr(model, act)(*names)
+    assert len(trained(model)) == 6
+
+
+@pytest.mark.parametrize("act", ["freeze", "unfreeze"])
 def test_unknown_names_change_nothing(act):
     model = network()
     with pytest.raises(ValueError, match=r"'featurs\*' names no .* of Sequential; there are feat"):

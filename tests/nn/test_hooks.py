@@ -69,6 +69,13 @@ def test_a_hook_may_remove_itself():
     assert calls == [1]
 
 
+def test_a_hook_is_a_function():
+    model = network()
+    with pytest.raises(TypeError, match=r"register_forward_hook: 3 found, expected a function"):
+        model.register_forward_hook(3)
+    model(ones(1, 3))
+
+
 def test_hooks_are_no_part_of_the_state():
     model = network()
     keys = list(model.state_dict())

@@ -231,6 +231,17 @@ def test_building_changes_nothing_of_a_layer():
         assert numpy.array_equal(array, before[key]), key
 
 
+def test_building_calls_no_hooks():
+    layer, calls = nn.Sequential(nn.ReLU()), []
+    for module in layer.modules():
+        module.register_forward_hook(lambda *call: calls.append(call))
+    x = nn.Input((3,))
+    model = nn.Model(x, layer(x))
+    assert calls == []
+    model(numpy.ones((1, 3), numpy.float32))
+    assert len(calls) == 2
+
+
 def test_building_computes_nothing_where_it_can():
     counts = []
 
@@ -328,8 +339,10 @@ LOOKS = {
     "bool": bool, "float": float, "int": int, "len": len, "list": list,
     "index": lambda y: y[0], "in": lambda y: 3 in y, "array": numpy.asarray,
     "numpy": lambda y: y.numpy(), "item": lambda y: y.item(), "tensor": tinyconv.Tensor,
-    "function": F.relu, "cat": lambda y: F.cat([y, y]), "list of two": lambda y: nn.Add()([y], y),
-    "keyword": lambda y: nn.ReLU()(x=y),
+    "function": F.relu, "cat": lambda y: F.cat([y, y]), "divide": lambda y: y / 2,
+    "divide by": lambda y: 1 / y, "minus": lambda y: -y, "power": lambda y: y**2,
+    "product": lambda y: y @ y, "less": lambda y: y < 3, "abs": abs,
+    "tensor before it": lambda y: tinyconv.Tensor([1.0, 2.0, 3.0]) * y,
 }  # fmt: skip
 
 
@@ -338,6 +351,32 @@ def test_symbolic_tensors_have_no_values(look):
     y = nn.ReLU()(nn.Input((3,)))
     with pytest.raises(TypeError, match=r"output of ReLU\(\) of shape \(N, 3\) is symbolic and"):
         look(y)
+
+
+HIDDEN = {
+    "list": lambda x, y: nn.Concatenate()([x, y]), "list beside": lambda x, y: nn.Add()([x], y),
+    "keyword": lambda x, y: nn.Add()(a=x, b=y), "in a keyword": lambda x, y: nn.Add()(x, b=[y]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("call", HIDDEN.values(), ids=HIDDEN)
+def test_symbolic_tensors_are_given_one_after_another(call):
+    with pytest.raises(TypeError, match=r"^(Add|Concatenate)\(.*\): symbolic .* one after another"):
+        call(nn.Input((3,)), nn.Input((3,)))
+
+
+LOOSE = {
+    "parameter": lambda x, p: x * p, "parameter after minus": lambda x, p: x - p,
+    "tensor": lambda x, p: x + p * 2.0, "argument": lambda x, p: nn.Multiply()(p, x),
+    "keyword": lambda x, p: nn.Multiply()(x, b=p), "list": lambda x, p: nn.Concatenate()(x, [p]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("call", LOOSE.values(), ids=LOOSE)
+def test_a_weight_needs_a_layer_that_holds_it(call):
+    """The model could not list it among its parameters otherwise."""
+    with pytest.raises(TypeError, match="a layer has to hold it"):
+        call(nn.Input((3,)), nn.Parameter(numpy.ones(3, numpy.float32)))
 
 
 @pytest.mark.parametrize("shape", [3, (), (None, 3), (0,), (3.0,), "28"])
@@ -388,6 +427,25 @@ def test_the_number_of_inputs():
         chain()(nn.Input((1, 8, 8)), nn.Input((1, 8, 8)))
 
 
+def test_the_shapes_of_inputs_are_those_of_the_model():
+    x, age = nn.Input((1, 8, 8)), nn.Input((3,), name="age")
+    model = nn.Model([x, age], nn.Concatenate()(nn.Flatten()(x), age))
+    right = numpy.ones((2, 3), numpy.float32)
+    assert model(images(2), right).shape == (2, 67)
+    for wrong in (images(2, 1, 10), images(2, 3), images(2)[0], numpy.float32(1)):
+        with pytest.raises(tinyconv.ShapeError) as caught:
+            model(wrong, right)
+        assert str(caught.value) == (
+            f"Model: shape {wrong.shape} found for the input of shape (N, 1, 8, 8)"
+        )
+    with pytest.raises(tinyconv.ShapeError, match=r"\(2, 4\) found for the input 'age' of shape"):
+        model(images(2), numpy.ones((2, 4), numpy.float32))
+    with pytest.raises(tinyconv.ShapeError, match=r"^Model cannot take .* \(N, 1, 9, 9\).*: shape"):
+        model(nn.Input((1, 9, 9)), age)
+
+
 def test_errors_while_running_name_the_layer():
-    with pytest.raises(tinyconv.ShapeError, match=r"^layer 'linear_1' Linear\(64, 5\): "):
-        chain()(images(size=10))
+    model = chain()
+    model.linear_1 = nn.Linear(60, 5)
+    with pytest.raises(tinyconv.ShapeError, match=r"^layer 'linear_1' Linear\(60, 5\): "):
+        model(images())

@@ -8,27 +8,40 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from types import UnionType
 from typing import Any
 
 import numpy as np
 
 from tinyconv.compiler.record import Call, Record, Value
-from tinyconv.kernels.fused import NormReLUPool, ReLUPool, Together
+from tinyconv.kernels.fused import (
+    ConvNormReLU,
+    NormReLUPool,
+    PaddedConv2d,
+    ReLUPool,
+    Together,
+)
 from tinyconv.op import Op, choose
-from tinyconv.ops.activation import ReLU
+from tinyconv.ops.activation import ReLU, ReLU6
+from tinyconv.ops.conv import Conv2d
+from tinyconv.ops.elementwise import Add
 from tinyconv.ops.norm import BatchNorm
 from tinyconv.ops.pool import MaxPool2d
+from tinyconv.ops.shape import Pad
 from tinyconv.ops.update import CountStep, Update
 
 
 @dataclass(frozen=True)
 class Rule:
-    """Ops that follow one another, the op they become, and what that one saves of theirs."""
+    """Ops that follow one another, the op they become, and what that one saves of theirs.
 
-    chain: tuple[type[Op], ...]
-    fused: Callable[..., Op]
+    `fused` takes the ops and gives None where their settings do not fit; `saved` takes the calls.
+    """
+
+    chain: tuple[type[Op] | UnionType, ...]
+    fused: Callable[..., Op | None]
     saved: Callable[..., tuple[Any, ...]]
 
 
@@ -39,15 +52,43 @@ def _save_norm(*chain: Call) -> tuple[Any, ...]:
     return chain[0].inputs[0], *norm.saved[1:], chain[-1].outputs[0], winner
 
 
+def _padded(pad: Any, conv: Any) -> Op | None:
+    """The convolution `conv` that adds the zeros of `pad` around images by itself."""
+    fits = pad.value == 0 and (*pad.before[:2], *pad.after[:2]) == (0, 0, 0, 0)
+    if not fits or min(*pad.before, *pad.after) < 0 or type(conv) is not Conv2d:
+        return None
+    before, after = pad.before[2:], pad.after[2:]
+    if before == after:
+        padding = tuple(p + more for p, more in zip(conv.padding, before, strict=True))
+        return replace(conv, padding=padding)
+    return PaddedConv2d(**vars(conv), before=before, after=after)
+
+
+def _conv_norm_relu(conv: Any, norm: Any, *rest: Any) -> Op | None:
+    if norm.training:  # the statistics are there only when the convolution is done
+        return None
+    relu = rest[-1] if rest and not isinstance(rest[-1], Add) else None
+    return ConvNormReLU(conv, norm, relu)
+
+
 # Longer chains come first: the first rule that fits is taken.
 RULES = (
-    Rule((BatchNorm, ReLU, MaxPool2d), lambda n, r, p: NormReLUPool(n.op, p.op, False), _save_norm),
-    Rule((ReLU, BatchNorm, MaxPool2d), lambda r, n, p: NormReLUPool(n.op, p.op, True), _save_norm),
-    Rule((BatchNorm, ReLU), lambda n, r: NormReLUPool(n.op, None, False), _save_norm),
-    Rule((ReLU, BatchNorm), lambda r, n: NormReLUPool(n.op, None, True), _save_norm),
+    Rule((Pad, Conv2d), _padded, lambda p, c: (p.inputs[0], *c.saved[1:])),
+    Rule((BatchNorm, ReLU, MaxPool2d), lambda n, r, p: NormReLUPool(n, p, False), _save_norm),
+    Rule((ReLU, BatchNorm, MaxPool2d), lambda r, n, p: NormReLUPool(n, p, True), _save_norm),
+    *(
+        Rule((Conv2d, BatchNorm, *rest), _conv_norm_relu, lambda *chain: ())
+        for rest in ((Add, ReLU | ReLU6), (Add,), (ReLU | ReLU6,), ())
+    ),
+    Rule(
+        (BatchNorm, ReLU | ReLU6),
+        lambda n, r: NormReLUPool(n, None, False, isinstance(r, ReLU6)),
+        _save_norm,
+    ),
+    Rule((ReLU, BatchNorm), lambda r, n: NormReLUPool(n, None, True), _save_norm),
     Rule(
         (ReLU, MaxPool2d),
-        lambda r, p: ReLUPool(p.op),
+        lambda r, p: ReLUPool(p),
         lambda r, p: (p.outputs[0], p.saved[0], p.inputs[0].shape),
     ),
 )
@@ -88,7 +129,7 @@ def _chain(
     calls: list[Call], start: int, rule: Rule, kept: set[Value]
 ) -> tuple[list[Call], list[Call]] | None:
     """The chain that begins with call `start`, and its backward calls in the order of forward."""
-    chain = [calls[start]] if type(calls[start].op) is rule.chain[0] else []
+    chain = [calls[start]] if isinstance(calls[start].op, rule.chain[0]) else []
     if not chain or chain[0].direction != "forward":
         return None
     for call in calls[start + 1 :]:
@@ -96,13 +137,15 @@ def _chain(
             break
         if isinstance(call.op, CountStep):  # batch norm's count of batches, which is its own
             continue
-        fits = type(call.op) is rule.chain[len(chain)] and call.direction == "forward"
-        if not fits or call.inputs[0] is not chain[-1].outputs[0]:
+        fits = isinstance(call.op, rule.chain[len(chain)]) and call.direction == "forward"
+        if not fits or not _goes_on(chain[-1], call):
             return None
         chain.append(call)
-    if len(chain) < len(rule.chain):
+    if len(chain) < len(rule.chain) or rule.fused(*(call.op for call in chain)) is None:
         return None
     backwards = [[c for c in calls if c.forward is call] for call in chain]
+    if not backwards[0] and len(chain[0].inputs) == 1:  # no gradient is asked of its input
+        backwards = backwards[1:]
     counts = {len(found) for found in backwards}
     if counts not in ({0}, {1}):
         return None
@@ -110,6 +153,12 @@ def _chain(
     if not _is_closed(calls, chain, back, kept):
         return None
     return (chain, back) if _has_kernels(rule, chain, back) else None
+
+
+def _goes_on(before: Call, call: Call) -> bool:
+    """Whether `call` works on the output of the call before, and on that once."""
+    places = call.inputs if isinstance(call.op, Add) else call.inputs[:1]
+    return sum(x is before.outputs[0] for x in places) == 1
 
 
 def _is_closed(calls: list[Call], chain: list[Call], back: list[Call], kept: set[Value]) -> bool:
@@ -135,12 +184,16 @@ def _replace(calls: list[Call], rule: Rule, chain: list[Call], back: list[Call])
 
 def _extra_inputs(chain: list[Call]) -> tuple[Any, ...]:
     """The inputs of the chain's ops besides the value that goes through it."""
-    return tuple(x for call in chain for x in call.inputs[1:])
+    extra = [
+        x for before, call in pairwise(chain) for x in call.inputs if x is not before.outputs[0]
+    ]
+    return *chain[0].inputs[1:], *extra
 
 
 def _fused_forward(rule: Rule, chain: list[Call]) -> Call:
     inputs = (chain[0].inputs[0], *_extra_inputs(chain))
-    op = rule.fused(*chain)
+    op = rule.fused(*(call.op for call in chain))
+    assert op is not None
     return Call(op, "forward", inputs, chain[-1].outputs, rule.saved(*chain))
 
 

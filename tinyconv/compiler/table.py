@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from tinyconv.compiler.record import Call, Value, values
-from tinyconv.kernels.fused import Together
+from tinyconv.kernels.fused import ConvNormReLU, Together
 from tinyconv.ops.conv import Conv2d
 from tinyconv.ops.linear import Linear, MatMul
 
@@ -16,12 +16,13 @@ if TYPE_CHECKING:
 
 def flops(call: Call) -> int:
     """Multiplications and additions of the products in a call by their definition, 0 elsewhere."""
-    if not isinstance(call.op, Conv2d | Linear | MatMul):
+    op = call.op.conv if isinstance(call.op, ConvNormReLU) else call.op
+    if not isinstance(op, Conv2d | Linear | MatMul):
         return 0
     back = call.direction == "backward"
     x, w = values(call.saved if back else call.inputs)[:2]
     y = values(call.inputs)[0] if back else values(call.outputs)[0]
-    inner = math.prod(w.shape[1:]) if isinstance(call.op, Conv2d) else x.shape[-1]
+    inner = math.prod(w.shape[1:]) if isinstance(op, Conv2d) else x.shape[-1]
     return 2 * math.prod(y.shape) * inner * (sum(call.needs[:2]) if back else 1)
 
 

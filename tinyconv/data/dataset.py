@@ -41,13 +41,13 @@ class Dataset:
         """The images at `indices` (N,) as one uint8 array (N, H, W, C)."""
         return stack(self, indices, (self.image(int(index)) for index in indices))
 
-    def subset(self, indices: Sequence[int] | np.ndarray) -> Dataset:
+    def subset(self, indices: Sequence[int] | np.ndarray) -> Subset:
         """The images at `indices`, in that order, as a data set that copies nothing."""
         return Subset(self, indices)
 
     def split(
         self, fraction: float, seed: int, groups: Sequence[str] | None = None
-    ) -> tuple[Dataset, Dataset]:
+    ) -> tuple[Subset, Subset]:
         """(rest, part): `part` holds `fraction` of each class, drawn from `seed`; order is kept.
 
         `groups` names for each image what belongs together, such as the individual that it shows:

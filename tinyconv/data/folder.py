@@ -37,6 +37,8 @@ class ImageFolder(Dataset):
     "skip" leaves them out and keeps (path, reason) of each in `skipped`. `report()` says what was
     found. Images stay in memory as far as `cache_bytes` reach; the others are read again at each
     use. `size` and `channels` are those of `read_image`; without a size each image keeps its own.
+    `limit` takes about that many images, the same share of each class, drawn from `seed`; the
+    others are not read.
 
     Raises DataError for a missing folder, no class folder or only one, and a class without images.
     """
@@ -49,6 +51,8 @@ class ImageFolder(Dataset):
         cache_bytes: int = 2 * 2**30,
         workers: int = 2,
         channels: int = 3,
+        limit: int | None = None,
+        seed: int = 0,
     ) -> None:
         if on_error not in ("stop", "skip"):
             raise ValueError(f"on_error is {on_error!r}; expected 'stop' or 'skip'")
@@ -61,6 +65,10 @@ class ImageFolder(Dataset):
         self.skipped: list[tuple[Path, str]] = []
         self._cache: list[np.ndarray] = []  # of the first images
         self._list_images(folders)
+        if limit is not None and limit < len(self.labels):
+            _, part = self.split(limit / len(self.labels), seed)
+            self.paths = [self.paths[index] for index in part.indices]
+            self.labels = part.labels
         self._read_images(cache_bytes, workers, on_error)
         self.in_memory = len(self._cache) == len(self)
 

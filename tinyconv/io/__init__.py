@@ -5,7 +5,7 @@ from tinyconv.io.keras_file import read_keras
 from tinyconv.io.model_file import ModelCard, load_model, save_model
 from tinyconv.io.pytorch_file import read_pth
 from tinyconv.io.tensor_file import read_tensors, write_tensors
-from tinyconv.io.weights import IncompatibleKeys, load_weights, save_weights
+from tinyconv.io.weights import IncompatibleKeys, load_weights, read_weights, save_weights
 
 __all__ = [
     "IncompatibleKeys",
@@ -16,6 +16,7 @@ __all__ = [
     "read_keras",
     "read_pth",
     "read_tensors",
+    "read_weights",
     "save_model",
     "save_weights",
     "write_tensors",

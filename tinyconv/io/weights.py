@@ -29,7 +29,7 @@ def load_weights(
     the file is damaged or where names, shapes or dtypes differ from the network's, also where
     nothing fits; the network is then unchanged.
     """
-    state, own = _read(path), model.state_dict()
+    state, own = read_weights(path), model.state_dict()
     missing = [key for key in own if key not in state]
     unexpected = [key for key in state if key not in own]
     common = {key: state[key] for key in own if key in state}
@@ -53,7 +53,11 @@ def save_weights(path: str | os.PathLike[str], model: Module) -> None:
     write_tensors(path, model.state_dict(), {"format": "weights"})
 
 
-def _read(path: str | os.PathLike[str]) -> Arrays:
+def read_weights(path: str | os.PathLike[str]) -> Arrays:
+    """The arrays of a file of weights, whichever of the formats of `load_weights` it has.
+
+    Raises DataError where the file is missing, damaged or of another format.
+    """
     try:
         with open(path, "rb") as file:
             start = file.read(16)

@@ -8,14 +8,64 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from tinyconv.op import Op
-from tinyconv.ops.activation import ReLU
+from tinyconv.ops.activation import ReLU, ReLU6
+from tinyconv.ops.conv import Conv2d
 from tinyconv.ops.norm import BatchNorm
 from tinyconv.ops.pool import MaxPool2d
+from tinyconv.ops.shape import Pad
+
+
+@dataclass(frozen=True)
+class PaddedConv2d(Conv2d):
+    """y = conv(pad(x)): besides Conv2d's padding, zeros before and after (rows, columns).
+
+    So the two ends may differ, as "same" padding wants it for even kernels and strides. Saves x, w.
+    """
+
+    before: tuple[int, int] = (0, 0)
+    after: tuple[int, int] = (0, 0)
+
+    def forward(self, xp, x, w, b):
+        y, (_, w) = super().forward(xp, self._pad().forward(xp, x)[0], w, b)
+        return y, (x, w)
+
+    def backward(self, xp, gy, saved, needs):
+        x, w = saved
+        padded, shape = self._pad().forward(xp, x)
+        gx, gw, gb = super().backward(xp, gy, (padded, w), needs)
+        if needs[0]:
+            (gx,) = self._pad().backward(xp, gx, shape, (True,))
+        return gx, gw, gb
+
+    def _pad(self):
+        return Pad((0, 0, *self.before), (0, 0, *self.after))
+
+
+@dataclass(frozen=True)
+class ConvNormReLU(Op):
+    """y = relu(norm(conv(x, w, b), ...) + residual), for inference: the norm is in evaluation.
+
+    x, w, b as Conv2d, then as BatchNorm: weight, bias, running_mean, running_var; then the residual
+    of y's shape, if there is one. relu: ReLU, ReLU6 or None.
+    """
+
+    conv: Conv2d
+    norm: BatchNorm
+    relu: ReLU | ReLU6 | None
+
+    def forward(self, xp, x, w, b, weight, bias, running_mean, running_var, residual=None):
+        y, _ = self.conv.forward(xp, x, w, b)
+        y, _ = self.norm.forward(xp, y, weight, bias, running_mean, running_var)
+        if residual is not None:
+            y = y + residual
+        return (y if self.relu is None else self.relu.forward(xp, y)[0]), ()
 
 
 @dataclass(frozen=True)
 class NormReLUPool(Op):
     """y = pool(relu(norm(x))), or with relu_first pool(norm(relu(x))); pool may be None.
+
+    With relu6 it is y = relu6(norm(x)), without a pool.
 
     x (N, C, H, W), then as BatchNorm: weight, bias, running_mean, running_var (C,) or None, the
     last two moved in place -> y (N, C, OH, OW). Saves x, weight, mean and inverse_std of what was
@@ -25,11 +75,12 @@ class NormReLUPool(Op):
     norm: BatchNorm
     pool: MaxPool2d | None
     relu_first: bool
+    relu6: bool = False
 
     mutates: ClassVar[tuple[int, ...]] = (3, 4)
 
     def forward(self, xp, x, weight, bias, running_mean, running_var):
-        relu, winner = ReLU(), None
+        relu, winner = ReLU6() if self.relu6 else ReLU(), None
         y = relu.forward(xp, x)[0] if self.relu_first else x
         y, saved = self.norm.forward(xp, y, weight, bias, running_mean, running_var)
         _, _, mean, inverse_std = saved
@@ -41,7 +92,7 @@ class NormReLUPool(Op):
 
     def backward(self, xp, gy, saved, needs):
         x, weight, mean, inverse_std, y, winner = saved
-        relu = ReLU()
+        relu = ReLU6() if self.relu6 else ReLU()
         if not self.relu_first:  # the winner is what the pool let through: its sign tells
             (gy,) = relu.backward(xp, gy, (y,), (True,))
         if self.pool is not None:

@@ -12,11 +12,23 @@ from tinyconv.train.digits import digit_sets
 from tinyconv.train.evaluation import Evaluation, evaluate
 from tinyconv.train.history import Epoch, History
 from tinyconv.train.metrics import PerClass, accuracy, confusion_matrix, per_class
-from tinyconv.train.photos import PhotoSettings, augmentation, individuals, photo_sets
+from tinyconv.train.photos import (
+    PhotoSettings,
+    augmentation,
+    default_size,
+    individuals,
+    photo_sets,
+)
 from tinyconv.train.plots import plot_confusion, plot_curves, plot_predictions, save_pictures
 from tinyconv.train.settings import Settings, flag, flag_of, parse
 from tinyconv.train.trainer import Trainer, TrainingDiverged, TrainingInterrupted
-from tinyconv.train.transfer import Features, extract_features, pretrained, train_head
+from tinyconv.train.transfer import (
+    Features,
+    cached_features,
+    extract_features,
+    pretrained,
+    train_head,
+)
 
 __all__ = [
     "Epoch",
@@ -33,8 +45,10 @@ __all__ = [
     "at_size_of",
     "augmentation",
     "begin",
+    "cached_features",
     "clear_errors",
     "confusion_matrix",
+    "default_size",
     "digit_sets",
     "evaluate",
     "extract_features",

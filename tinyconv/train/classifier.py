@@ -20,6 +20,7 @@ import PIL
 
 import tinyconv
 from tinyconv import functional as F
+from tinyconv import models
 from tinyconv.backend import backend_name, manual_seed, use_backend
 from tinyconv.data import Dataset, Loader, Resize, Transformed
 from tinyconv.data.transforms import Mix, Transform
@@ -54,6 +55,8 @@ def train_classifier(
     mix: Mix | None = None,
     groups: Sequence[str] | None = None,
     loss: Loss = F.cross_entropy,
+    epochs: int | None = None,
+    before: History | None = None,
 ) -> dict[str, Any]:
     """Train `model` as the settings say, then test, save and show it; returns what result.json has.
 
@@ -64,10 +67,14 @@ def train_classifier(
     `mix` change the training images (see Loader). Without a `scheduler`, settings.schedule makes
     it. The folder settings.out gets model.safetensors, result.json, checkpoint.safetensors and,
     where matplotlib is installed, curves.png, confusion.png, predictions.png and, with `augment`,
-    augmented.png. Raises DataError where the two sets differ in their classes, or the folder holds
-    an unfinished training that is not to be resumed.
+    augmented.png. `epochs` stands in for settings.epochs. `before` tells how the network came to
+    what it is: where no epoch validates better than its best one, the network stays so.
+
+    Raises DataError where the two sets differ in their classes, or the folder holds an unfinished
+    training that is not to be resumed.
     """
     began = time.perf_counter()
+    epochs = epochs or settings.epochs
     out = Path(settings.out)
     if not settings.resume:
         _refuse_unfinished(out)
@@ -77,7 +84,7 @@ def train_classifier(
         f"{len(test):,} for the test; {_parameters(model):,} parameters; backend {backend_name()}"
     )
     if scheduler is None and settings.schedule == "cosine":
-        scheduler = CosineAnnealingLR(optimizer, settings.epochs)
+        scheduler = CosineAnnealingLR(optimizer, epochs)
     trainer = Trainer(
         model,
         optimizer,
@@ -99,21 +106,26 @@ def train_classifier(
         workers=settings.workers,
         drop_last=len(rest) % settings.batch_size == 1,  # batch norm needs more than one value
     )
+    start = model.state_dict() if before else {}
     history = trainer.fit(
         loader,
         validation,
-        epochs=settings.epochs,
+        epochs=epochs,
         patience=settings.patience,
         monitor="val_accuracy",
         restore_best=True,
         resume=settings.resume,
     )
-    best = history.best("val_accuracy").epoch
-    if best < len(history) or len(history) < settings.epochs:
-        early = f"stopped early, after epoch {len(history)}; " * (len(history) < settings.epochs)
-        say(f"{early}keeping the weights of epoch {best}, the best on the validation images")
+    best = history.best("val_accuracy")
+    stopped_early = len(history) < epochs
+    if before and History([before.best("val_accuracy"), best]).best("val_accuracy") is not best:
+        model.load_state_dict(start)
+        say("keeping the weights from before: no epoch was better on the validation images")
+    elif best.epoch < len(history) or stopped_early:
+        early = f"stopped early, after epoch {len(history)}; " * stopped_early
+        say(f"{early}keeping the weights of epoch {best.epoch}, the best on the validation images")
     pictures = save_augmented(out, rest, augment) if augment else []
-    return finish(settings, model, history, test, mean, std, began, pictures)
+    return finish(settings, model, history, test, mean, std, began, pictures, stopped_early, before)
 
 
 def hold_out(
@@ -147,10 +159,13 @@ def finish(
     std: Sequence[float],
     began: float,
     pictures: Sequence[Path] = (),
+    stopped_early: bool = False,
+    before: History | None = None,
 ) -> dict[str, Any]:
     """Test a trained network, then save and show it as `train_classifier` tells.
 
-    `began` is the time.perf_counter() of the start, `pictures` what lies in the folder already.
+    `began` is the time.perf_counter() of the start, `pictures` what lies in the folder already,
+    `before` the history of a head that was trained first.
     """
     out = Path(settings.out)
     out.mkdir(parents=True, exist_ok=True)
@@ -175,6 +190,10 @@ def finish(
     )
     save_model(out / "model.safetensors", model, card)
     result = _result(settings, model, history, tested, test, time.perf_counter() - began)
+    result["stopped_early"] = stopped_early
+    if before:
+        result["head_history"] = before.to_json()
+        result["training_seconds"] += sum(epoch.seconds for epoch in before.epochs)
     atomic_write(out / "result.json", json.dumps(result, indent=2).encode())
     _say_result(result, tested, test, out, [*save_pictures(out, history, tested, test), *pictures])
     return result
@@ -214,13 +233,16 @@ def _is_ours(error: ValueError) -> bool:
     return inside and (last.line or "").startswith("raise ")
 
 
-def begin(settings: Settings) -> None:
+def begin(settings: Settings, network: str | None = None) -> None:
     """Set the backend and the seed of a training, before its images are read.
 
-    Raises DataError already here where `train_classifier` would: settings.out holds an unfinished
-    training that is not to be resumed.
+    Raises errors already here that would come after that: ShapeError where `network` cannot take
+    settings.size, DataError where settings.out holds an unfinished training that is not to be
+    resumed.
     """
     use_backend(settings.backend)
+    if network is not None:
+        models.create(network, size=settings.size)
     manual_seed(settings.seed)
     if not settings.resume:
         _refuse_unfinished(Path(settings.out))
@@ -258,7 +280,6 @@ def _result(
         "data": {"drawn": test.drawn, "classes": list(test.classes), "test_images": len(test)},
         "history": history.to_json(),
         "best_epoch": history.best("val_accuracy").epoch,
-        "stopped_early": len(history) < settings.epochs,
         "test_accuracy": tested.accuracy,
         "test_loss": tested.loss,
         "confusion": tested.confusion.tolist(),

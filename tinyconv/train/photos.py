@@ -77,31 +77,32 @@ def photo_sets(settings: PhotoSettings) -> tuple[Dataset, Dataset]:
     augmentation cuts them to size. A folder without a test part lends it a fifth of its images.
     Raises DataError for a folder that is missing or holds no photos.
     """
-    train: Dataset
-    test: Dataset
-    stored = round(settings.size * ZOOM.get(settings.augment, 1))
+    size, seed, limit = settings.size, settings.seed, settings.images
+    stored = round(size * ZOOM.get(settings.augment, 1))
     if settings.data is None:
-        train = drawn_cats_and_dogs(settings.drawn_images, stored, settings.seed)
-        return train, drawn_cats_and_dogs(600, settings.size, settings.seed + 1)
+        count = min(settings.drawn_images, limit or settings.drawn_images)
+        return drawn_cats_and_dogs(count, stored, seed), drawn_cats_and_dogs(600, size, seed + 1)
     root = catalogue.resolve(settings.data)
     if catalogue.holds("cifar10", root):
-        to_size = Resize((settings.size, settings.size))
-        train, test = (
-            Transformed(cifar10(root, part, classes=("cat", "dog")), to_size)
-            for part in (True, False)
-        )
-    else:
-        train_folder, test_folder = find_splits(root)
-        train = _photos(train_folder, stored, settings)
-        if test_folder is None:
-            say(f"no test folder beside {train_folder}: a fifth of its photos is held out for it")
-            train, test = train.split(0.2, settings.seed)
-            test = Transformed(test, Resize((settings.size, settings.size)))
-        else:
-            test = _photos(test_folder, settings.size, settings)
-    if settings.images is not None and settings.images < len(train):
-        _, train = train.split(settings.images / len(train), settings.seed)
-    return train, test
+        train: Dataset = cifar10(root, train=True, classes=("cat", "dog"))
+        test: Dataset = cifar10(root, train=False, classes=("cat", "dog"))
+        if limit is not None and limit < len(train):
+            _, train = train.split(limit / len(train), seed)
+        return _at_size(train, stored), _at_size(test, size)
+    train_folder, test_folder = find_splits(root)
+    if test_folder is not None:
+        return _photos(train_folder, stored, settings, limit), _photos(test_folder, size, settings)
+    say(f"no test folder beside {train_folder}: a fifth of its photos is held out for it")
+    photos = _photos(train_folder, stored, settings, limit and round(limit / 0.8))
+    train, test = photos.split(0.2, seed, individuals(photos))
+    return train, _at_size(test, size)
+
+
+def default_size(data: str | None, photos: int, drawn: int) -> int:
+    """The size for images of settings.data: that for photos, for drawn images, or CIFAR-10's 32."""
+    if data is None:
+        return drawn
+    return 32 if catalogue.holds("cifar10", catalogue.resolve(data)) else photos
 
 
 def individuals(dataset: Dataset) -> list[str]:
@@ -115,9 +116,21 @@ def individuals(dataset: Dataset) -> list[str]:
     ]
 
 
-def _photos(folder: Path, size: int, settings: PhotoSettings) -> Dataset:
+def _at_size(dataset: Dataset, size: int) -> Dataset:
+    same = dataset.image(0).shape[:2] == (size, size)
+    return dataset if same else Transformed(dataset, Resize((size, size)))
+
+
+def _photos(folder: Path, size: int, settings: PhotoSettings, limit: int | None = None) -> Dataset:
     """The photos of a folder; where its classes are called "cats" and "dogs", "cat" and "dog"."""
-    found = ImageFolder(folder, size, on_error=settings.on_error, workers=settings.workers)
+    found = ImageFolder(
+        folder,
+        size,
+        on_error=settings.on_error,
+        workers=settings.workers,
+        limit=limit,
+        seed=settings.seed,
+    )
     say(found.report())
     plurals = {"cats": "cat", "dogs": "dog", "horses": "horse", "humans": "human"}
     found.classes = [plurals.get(name, name) for name in found.classes]

@@ -86,7 +86,7 @@ def parse(kind: type[S], description: str | None, arguments: Sequence[str] | Non
             least = 0 if f.name in ("seed", "workers", "lr") or value_type is float else 1
             options["type"] = number(value_type, least)
         if "choices" not in options:
-            options["metavar"] = {int: "N", float: "X"}.get(value_type, "PATH")
+            options.setdefault("metavar", {int: "N", float: "X"}.get(value_type, "PATH"))
         parser.add_argument(name, default=f.default, help=text, **options)
     return kind(**vars(parser.parse_args(arguments)))
 

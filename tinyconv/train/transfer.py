@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import time
+import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +22,8 @@ from tinyconv.compiler import compile
 from tinyconv.data import Dataset, Loader
 from tinyconv.data.progress import with_progress
 from tinyconv.errors import DataError
-from tinyconv.io import load_weights
+from tinyconv.io import read_tensors, read_weights, write_tensors
+from tinyconv.io.tensor_file import first_differences
 from tinyconv.nn import Module, Sequential
 from tinyconv.optim import Adam
 from tinyconv.optim.lr_scheduler import CosineAnnealingLR
@@ -27,7 +31,7 @@ from tinyconv.tensor import Tensor, no_grad
 from tinyconv.train.evaluation import network_input
 from tinyconv.train.history import History
 from tinyconv.train.settings import Settings
-from tinyconv.train.trainer import Trainer
+from tinyconv.train.trainer import Trainer, fingerprint
 
 
 class Features(Dataset):
@@ -72,13 +76,59 @@ def extract_features(
         return body(network_input(images, mean, std, body.dtype))
 
     loader = Loader(dataset, batch_size, workers=workers)
+    features: np.ndarray | None = None
     try:
         with no_grad():
-            batches = with_progress(loader.epoch(0), len(loader), "Computing features")
-            parts = [to_numpy(forward(batch.images)) for batch in batches]
+            for batch in with_progress(loader.epoch(0), len(loader), "Computing features"):
+                part = to_numpy(forward(batch.images))
+                if features is None:
+                    features = np.empty((len(dataset), *part.shape[1:]), part.dtype)
+                features[batch.indices] = part
     finally:
         body.train(was_training)
-    return Features(np.concatenate(parts), dataset)
+    assert features is not None
+    return Features(features, dataset)
+
+
+def cached_features(
+    path: Path,
+    body: Module,
+    sets: dict[str, Dataset],
+    mean: Sequence[float],
+    std: Sequence[float],
+    settings: Settings,
+) -> dict[str, Features]:
+    """`extract_features` of each of `sets`, kept in the file `path` for the next run.
+
+    The file is used again where it was made by the same weights from the same images, told by
+    names, labels and size. Raises DataError where it cannot be written.
+    """
+    state = body.state_dict()
+    weights = 0
+    for name in sorted(state):
+        weights = zlib.crc32(state[name].tobytes(), zlib.crc32(name.encode(), weights))
+    made_from = {
+        "format": "tinyconv features",
+        "weights": weights,
+        "normalisation": [list(mean), list(std)],
+        "images": {
+            name: [fingerprint(part), len(part), *part.image(0).shape]
+            for name, part in sets.items()
+        },
+    }
+    try:
+        kept, found = read_tensors(path)
+        if found == made_from:
+            return {name: Features(kept[name], part) for name, part in sets.items()}
+    except DataError:
+        pass  # none yet, or a damaged one: it is made anew
+    made = {
+        name: extract_features(body, part, mean, std, settings.batch_size, settings.workers)
+        for name, part in sets.items()
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_tensors(path, {name: part.features for name, part in made.items()}, made_from)
+    return made
 
 
 def pretrained(
@@ -91,16 +141,14 @@ def pretrained(
     there is no such package, or the file does not fit the network.
     """
     path = _package_weights(name) if weights is None else weights
-    trained = models.create(name)
-    missing = load_weights(trained, path, strict=False).missing_keys
     model = models.create(name, num_classes=num_classes, size=size, **_NEW_HEAD.get(name, {}))
-    if not (isinstance(model, Sequential) and isinstance(trained, Sequential)):
+    if not isinstance(model, Sequential):
         raise ValueError(f"pretrained: {name} is no Sequential; its last layer cannot be told")
-    body = model[:-1]
-    lacking = [key for key in missing if key in body.state_dict()]
-    if lacking:
-        raise DataError(f"{path}: lacks weights of {name}: {', '.join(lacking[:5])}")
-    body.load_state_dict(trained[:-1].state_dict())
+    body, found = model[:-1], read_weights(path)
+    wanted = body.state_dict()
+    if difference := first_differences({key: found[key] for key in wanted if key in found}, wanted):
+        raise DataError(f"{path}: does not fit {name}: {difference}")
+    body.load_state_dict({key: found[key] for key in wanted})
     return model
 
 
@@ -135,13 +183,14 @@ def train_head(
     """Train the last child of `model` on what the others make of the images, as the settings say.
 
     Adam with settings.lr; ends with the weights of the best epoch on the `validation` images. The
-    other layers are left as they are, batch-norm statistics too.
+    other layers are left as they are, batch-norm statistics too. Features and checkpoint are kept
+    in the folder `head` of settings.out; the time for the features is told with the first epoch.
     """
-    body, head = model[:-1], model[-1]
-    features, validation_features = (
-        extract_features(body, part, mean, std, settings.batch_size, settings.workers)
-        for part in (train, validation)
-    )
+    began = time.perf_counter()
+    body, head, out = model[:-1], model[-1], Path(settings.out) / "head"
+    sets = {"train": train, "validation": validation}
+    features = cached_features(out / "features.safetensors", body, sets, mean, std, settings)
+    seconds = time.perf_counter() - began
     optimizer = Adam(head.parameters(), lr=settings.lr)
     cosine = settings.schedule == "cosine"
     trainer = Trainer(
@@ -150,13 +199,18 @@ def train_head(
         mean=mean,
         std=std,
         scheduler=CosineAnnealingLR(optimizer, settings.epochs) if cosine else None,
+        out=out,
+        checkpoint_every=settings.checkpoint_every,
         eager=settings.eager,
     )
-    return trainer.fit(
-        Loader(features, settings.batch_size, shuffle=True, seed=settings.seed),
-        validation_features,
+    history = trainer.fit(
+        Loader(features["train"], settings.batch_size, shuffle=True, seed=settings.seed),
+        features["validation"],
         epochs=settings.epochs,
         patience=settings.patience,
         monitor="val_accuracy",
         restore_best=True,
+        resume=settings.resume,
     )
+    history.epochs[0] = replace(history[0], seconds=history[0].seconds + seconds)
+    return history

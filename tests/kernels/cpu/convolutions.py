@@ -4,6 +4,7 @@ import numpy
 from hypothesis import strategies as st
 
 import tinyconv
+from tinyconv.kernels.cpu.direct import Sizes
 from tinyconv.op import run, run_backward
 
 from .cases import laid_out, values
@@ -19,8 +20,8 @@ def pairs(low, high):
 
 def gradient_of(op, x, w, seed=3):
     """A gradient for the output of op(x, w)."""
-    OH, OW = op._window(w).output_size(*x.shape[2:])
-    return values((len(x), len(w), OH, OW), seed)
+    sizes = Sizes.of(op, x, w)
+    return values((len(x), len(w), sizes.OH, sizes.OW), seed)
 
 
 def check(op, x, w, b, layout, name):

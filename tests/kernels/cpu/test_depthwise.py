@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 import tinyconv
 from tinyconv.errors import ShapeError
 from tinyconv.kernels.cpu import depthwise
+from tinyconv.kernels.fused import PaddedConv2d
 from tinyconv.op import run, run_backward
 from tinyconv.ops.conv import Conv2d
 from tinyconv.testing import kernel_error, relative_error
@@ -38,6 +39,16 @@ def test_every_window(N, C, multiplier, room, kernel, stride, padding, dilation,
     x = values((N, C, *(max(1, r) + more for r, more in zip(reach, room, strict=True))))
     w, b = values((C * multiplier, 1, *kernel), 1), values((C * multiplier,), 2)
     check(op, x, w, b if with_bias else None, layout, NAME)
+
+
+@given(
+    C=st.sampled_from([3, 16, 35]), size=pairs(5, 9), kernel=pairs(1, 5), stride=pairs(1, 2),
+    padding=pairs(0, 1), before=pairs(0, 3), after=pairs(0, 3), layout=st.sampled_from(LAYOUTS),
+)  # fmt: skip
+def test_zeros_that_differ_at_the_ends(C, size, kernel, stride, padding, before, after, layout):
+    op = PaddedConv2d(stride, padding, (1, 1), C, before, after)
+    x, w, b = values((2, C, *size)), values((C, 1, *kernel), 1), values((C,), 2)
+    check(op, x, w, b, layout, NAME)
 
 
 @pytest.mark.parametrize("multiplier", [1, 2])

@@ -9,6 +9,7 @@ import tinyconv
 from tinyconv import op as op_module
 from tinyconv.errors import ShapeError
 from tinyconv.kernels.cpu import direct
+from tinyconv.kernels.fused import PaddedConv2d
 from tinyconv.op import run, run_backward
 from tinyconv.ops.conv import Conv2d
 from tinyconv.testing import kernel_error, relative_error
@@ -52,6 +53,17 @@ def test_every_window(N, C, O, room, kernel, stride, padding, dilation, with_bia
     check(op, x, w, b, layout, "direct_convolution")
 
 
+@given(
+    C=st.sampled_from([1, 3, 17]), O=st.sampled_from([1, 5, 16, 40]), size=pairs(5, 9),
+    kernel=pairs(1, 5), stride=pairs(1, 2), padding=pairs(0, 1), before=pairs(0, 3),
+    after=pairs(0, 3), layout=st.sampled_from(LAYOUTS),
+)  # fmt: skip
+def test_zeros_that_differ_at_the_ends(C, O, size, kernel, stride, padding, before, after, layout):
+    op = PaddedConv2d(stride, padding, before=before, after=after)
+    x, w, b = values((2, C, *size)), values((O, C, *kernel), 1), values((O,), 2)
+    check(op, x, w, b, layout, "direct_convolution")
+
+
 # Several strips, panels and blocks; long sums; pixels of several rows and images together.
 LARGE = [
     (Conv2d(padding=(1, 1)), (2, 40, 42, 60), (70, 3, 3)),
@@ -64,6 +76,8 @@ LARGE = [
     (Conv2d(padding=(1, 1)), (2, 300, 7, 7), (64, 3, 3)),
     (Conv2d(), (5, 1, 28, 28), (6, 5, 5)),
     (Conv2d(), (5, 6, 12, 12), (16, 5, 5)),
+    (PaddedConv2d((2, 2), after=(1, 1)), (2, 3, 90, 90), (32, 3, 3)),
+    (PaddedConv2d(before=(2, 0), after=(1, 0)), (2, 20, 90, 31), (16, 4, 1)),
 ]
 
 

@@ -109,6 +109,19 @@ def test_images(
     check(op, x, others, gy_layout=gy_layout, bound=1e-2 if few else 1e-5)
 
 
+@given(N=st.integers(1, 3), size=st.tuples(st.integers(1, 9), st.integers(1, 9)), **COMMON)
+def test_relu6(N, C, size, training, affine, layout):
+    x, others = laid_out(5 * values((N, C, *size)), layout), vectors(C, affine)
+    if affine:  # so that some values come out above 6
+        others[1] += 5
+    op = NormReLUPool(BatchNorm(training and x.size > C), None, False, relu6=True)
+    y, saved = run(op, x, *copies(others))
+    assert tinyconv.which(op, "forward", x, *others) == "fused_norm_relu_pool"
+    assert tinyconv.which(op, "backward", y, saved, NEEDS) == "fused_norm_relu_pool_gradient"
+    few = training and x.size < 8 * C
+    check(op, x, others, gy_layout=layout, bound=1e-2 if few else 1e-5)
+
+
 @given(N=st.integers(1, 40), **COMMON)
 def test_vectors(N, C, training, affine, layout):
     x, others = laid_out(values((N, C)), layout), vectors(C, affine)
@@ -181,7 +194,9 @@ def test_evaluation_on_values_that_are_not_finite(relu_first):
     choices = numpy.array([numpy.nan, numpy.inf, -numpy.inf, 0, -1, 1], numpy.float32)
     x = numpy.random.default_rng(0).choice(choices, (2, 19, 8, 10))
     others = vectors(19)
-    for op in [BatchNorm(False), *(NormReLUPool(BatchNorm(False), p, relu_first) for p in POOLS)]:
+    fused = [NormReLUPool(BatchNorm(False), p, relu_first) for p in POOLS]
+    six = NormReLUPool(BatchNorm(False), None, False, relu6=True)
+    for op in [BatchNorm(False), *fused, six]:
         expected, saved = op.forward(numpy, x, *others)
         y, ours = run(op, x, *others)
         numpy.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
@@ -243,6 +258,8 @@ def test_where_the_reference_is_used():
                 mixed = [*others[:i], bad, *others[i + 1 :]]
                 assert tinyconv.which(op, "forward", x, *mixed) == "reference"
     assert tinyconv.which(plain, "forward", values((2, 4, 6)), *others) == "reference"
+    for op in (NormReLUPool(plain, two, False, True), NormReLUPool(plain, None, True, True)):
+        assert tinyconv.which(op, "forward", x, *others) == "reference"
     for window in (
         Window((2, 2), (1, 1)),
         Window((2, 2), (2, 2), (1, 1)),

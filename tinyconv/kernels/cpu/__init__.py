@@ -6,6 +6,7 @@ Where several could compute an op, the one that is imported first is asked first
 from tinyconv.kernels.cpu import winograd  # isort: skip # before direct
 from tinyconv.kernels.cpu import (
     activation,
+    conv_norm,
     depthwise,
     direct,
     dropout,
@@ -20,6 +21,6 @@ from tinyconv.kernels.cpu import (
 )
 
 __all__ = [
-    "activation", "depthwise", "direct", "dropout", "elementwise", "image", "linear", "loss",
-    "norm", "pool", "shape", "update", "winograd",
+    "activation", "conv_norm", "depthwise", "direct", "dropout", "elementwise", "image", "linear",
+    "loss", "norm", "pool", "shape", "update", "winograd",
 ]  # fmt: skip

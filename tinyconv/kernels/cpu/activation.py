@@ -21,6 +21,17 @@ from tinyconv.ops.activation import LeakyReLU, ReLU, ReLU6, Sigmoid, Tanh
 _COST, _EXP_COST = 0.4, 1.0
 
 
+def limits(op: ReLU | ReLU6 | None) -> np.ndarray:
+    """What an activation clips to: the lowest and the highest value."""
+    return _floats(0 if op else -np.inf, 6 if isinstance(op, ReLU6) else np.inf)
+
+
+def limits_of_gradient(op: ReLU | ReLU6) -> np.ndarray:
+    """The values of y between which its gradient passes."""
+    # No number is >= NaN: an infinite y of ReLU passes its gradient on.
+    return _floats(0, 6 if isinstance(op, ReLU6) else np.nan)
+
+
 def _memory(x, turned):
     return channels_last(x) if turned else contiguous(x)
 
@@ -57,8 +68,8 @@ def _backward(op, xp, gy, saved, needs):
 
 
 @kernel
-def _clip(y: F32, x: F32, limits: F32, part: INT, begin: INT, end: INT):
-    low, high = limits[0], limits[1]
+def _clip(y: F32, x: F32, ends: F32, part: INT, begin: INT, end: INT):
+    low, high = ends[0], ends[1]
     for i in range(begin, end):
         value = x[i]
         value = low if value < low else value
@@ -66,8 +77,8 @@ def _clip(y: F32, x: F32, limits: F32, part: INT, begin: INT, end: INT):
 
 
 @kernel
-def _clip_gradient(gx: F32, gy: F32, y: F32, limits: F32, part: INT, begin: INT, end: INT):
-    low, high = limits[0], limits[1]
+def _clip_gradient(gx: F32, gy: F32, y: F32, ends: F32, part: INT, begin: INT, end: INT):
+    low, high = ends[0], ends[1]
     for i in range(begin, end):
         g = gy[i]
         g = np.float32(0) if y[i] <= low else g
@@ -95,28 +106,27 @@ def _floats(*numbers):
 @register(ReLU, "forward", _forward)
 def relu(op, xp, x):
     """max(x, 0) as it lies in memory."""
-    y, _ = _map(_clip, x, _COST, _floats(0, np.inf))
+    y, _ = _map(_clip, x, _COST, limits(op))
     return y, (y,)
 
 
 @register(ReLU, "backward", _backward)
 def relu_gradient(op, xp, gy, saved, needs):
     """gy where y > 0."""
-    # No number is >= NaN: an infinite y passes its gradient on.
-    return (_map_gradient(_clip_gradient, gy, saved[0], _floats(0, np.nan)),)
+    return (_map_gradient(_clip_gradient, gy, saved[0], limits_of_gradient(op)),)
 
 
 @register(ReLU6, "forward", _forward)
 def relu6(op, xp, x):
     """x between 0 and 6."""
-    y, _ = _map(_clip, x, _COST, _floats(0, 6))
+    y, _ = _map(_clip, x, _COST, limits(op))
     return y, (y,)
 
 
 @register(ReLU6, "backward", _backward)
 def relu6_gradient(op, xp, gy, saved, needs):
     """gy where 0 < y < 6."""
-    return (_map_gradient(_clip_gradient, gy, saved[0], _floats(0, 6)),)
+    return (_map_gradient(_clip_gradient, gy, saved[0], limits_of_gradient(op)),)
 
 
 @register(LeakyReLU, "forward", _forward)

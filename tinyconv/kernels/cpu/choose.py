@@ -44,6 +44,18 @@ def where_equal(_, x, y, a, b):
 
 
 @intrinsic
+def where_inside(_, x, low, high, a, b):
+    """In each lane a, or b where x <= low or x >= high: NaN is neither, as x or as a limit."""
+
+    def generate(context, builder, signature, arguments):
+        x, low, high, a, b = arguments
+        below, above = builder.fcmp_ordered("<=", x, low), builder.fcmp_ordered(">=", x, high)
+        return builder.select(builder.or_(below, above), b, a)
+
+    return vector(vector, vector, vector, vector, vector), generate
+
+
+@intrinsic
 def load_lanes(_, pointer, index, lanes):
     """The vector pointer[index : index + lanes], zero from there on; lanes <= LANES.
 

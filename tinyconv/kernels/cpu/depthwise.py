@@ -9,7 +9,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from tinyconv.kernels.cpu.direct import APART, Sizes, bordered, rows_of_strip
+from tinyconv.kernels.cpu.direct import (
+    APART,
+    Finish,
+    Sizes,
+    add_rows,
+    bordered,
+    finite,
+    once_past_cache,
+    rows_of_strip,
+)
 from tinyconv.kernels.cpu.jit import F32, INT, jit, kernel
 from tinyconv.kernels.cpu.launch import empty, launch, parts_for
 from tinyconv.kernels.cpu.layout import as_images, channels_last, contiguous
@@ -18,11 +27,14 @@ from tinyconv.kernels.cpu.simd import (
     load,
     load_first,
     multiply_add,
+    nowhere,
     offset,
     store,
     store_first,
 )
+from tinyconv.kernels.cpu.taps import PIXELS, taps, taps_of_few
 from tinyconv.kernels.cpu.when import float32
+from tinyconv.kernels.fused import PaddedConv2d
 from tinyconv.op import register
 from tinyconv.ops.conv import Conv2d
 
@@ -62,20 +74,20 @@ def _add_products(y, a, b, count):
 # Weights and repeated channels --------------------------------------------------------------------
 
 
-def _packed(w):
-    """w (C, 1, KH, KW) as (KH, KW, C)."""
+def _packed(w, scale):
+    """w (C, 1, KH, KW) as (KH, KW, C), multiplied by scale (C,)."""
     C, _, KH, KW = w.shape
     packed = empty((KH, KW, C))
-    launch(_pack, contiguous(w), packed, C, KH * KW, items=C)
+    launch(_pack, contiguous(w), scale, packed, C, KH * KW, items=C)
     return packed
 
 
 @kernel
-def _pack(w: F32, packed: F32, C: INT, window: INT, part: INT, begin: INT, end: INT):
-    """packed (window, C) = w (C, window) transposed; items are channels."""
+def _pack(w: F32, scale: F32, packed: F32, C: INT, window: INT, part: INT, begin: INT, end: INT):
+    """packed (window, C) = w (C, window) scaled and transposed; items are channels."""
     for c in range(begin, end):
         for k in range(window):
-            packed[k * C + c] = w[c * window + k]
+            packed[k * C + c] = w[c * window + k] * scale[c]
 
 
 def _repeated(x, times):
@@ -108,62 +120,73 @@ def _add_repeated(y: F32, x: F32, times: INT, part: INT, begin: INT, end: INT):
 
 
 @register(Conv2d, "forward", _forward)
+@register(PaddedConv2d, "forward", _forward)
 def depthwise_convolution(op, xp, x, w, b):
     """Conv2d forward."""
-    N, O = len(x), len(w)
-    sizes = Sizes.of(op, x, w)
+    return convolve_depthwise(op, x, w, Finish.of(w, b)), (x, w)
+
+
+def convolve_depthwise(op, x, w, finish):
+    """The convolution with what follows it, in one pass."""
+    O, sizes = len(w), Sizes.of(op, x, w)
     memory = _repeated(channels_last(x), O // sizes.C)
     sizes = sizes._replace(C=O)
-    y = empty((N, sizes.OH, sizes.OW, O))
-    bias = np.zeros(O, np.float32) if b is None else contiguous(b)
+    return as_images(_filtered(memory, _packed(w, finish.scale), finish, sizes))
+
+
+def _filtered(x, packed, finish, sizes, turned=False):
+    """y (N, OH, OW, O) from memory x (N, H, W, C = O); `turned`: with the windows turned round."""
+    y = empty((len(x), sizes.OH, sizes.OW, sizes.O))
     rows = rows_of_strip(sizes.sh * sizes.row, sizes.OH)
-    items = N * sizes.OH
-    parts = parts_for(items, _nanoseconds(N, sizes))
+    items = len(x) * sizes.OH
+    parts = parts_for(items, _nanoseconds(len(x), sizes))
     size = sizes.border(rows)
     launch(
-        _filter, memory, _packed(w), bias, y, empty((parts, size)), *sizes,
-        rows, size, items=items, parts=parts,
+        _filter, x, packed, finish.bias, *finish.last(y), y, empty((parts, size)), *sizes,
+        rows, size, turned, once_past_cache(y), items=items, parts=parts,
     )  # fmt: skip
-    return as_images(y), (x, w)
+    return y
 
 
 @kernel
 def _filter(
-    x: F32, w: F32, bias: F32, y: F32, borders: F32, H: INT, W: INT, C: INT, O: INT,
+    x: F32, w: F32, bias: F32, limits: F32, residual: F32, clips: INT, adds: INT,
+    y: F32, borders: F32,
+    H: INT, W: INT, C: INT, O: INT,
     KH: INT, KW: INT, OH: INT, OW: INT, sh: INT, sw: INT, ph: INT, pw: INT, dh: INT, dw: INT,
-    strip: INT, size: INT, part: INT, begin: INT, end: INT,
+    wide: INT, strip: INT, size: INT, turned: INT, past: INT,
+    part: INT, begin: INT, end: INT,
 ):  # fmt: skip
     """y (N, OH, OW, O) from x (N, H, W, C = O); items are rows of y, up to `strip` at a time."""
-    wide = W + 2 * pw
+    ends = limits if clips else nowhere()
+    xs, xu, xv, wk = sw * C, dh * wide * C, dw * C, O
+    if turned:
+        w, wk = offset(w, (KH * KW - 1) * O), -O
     border = offset(borders, part * size)
     first = begin
     while first < end:
         n, top = first // OH, first % OH
         rows = min(strip, OH - top, end - first)
         seen = (rows - 1) * sh + (KH - 1) * dh + 1
-        a = bordered(x, n, top * sh, seen, H, W, C, ph, pw, border)
+        a = bordered(x, n, top * sh, seen, H, W, C, ph, pw, wide, border)
         for i in range(rows):
-            source, to = offset(a, i * sh * wide * C), offset(y, (first + i) * OW * O)
-            # Four pixels share the weights; those too many at the end repeat the last one.
-            for j in range(0, OW, 4):
-                j1, j2, j3 = min(j + 1, OW - 1), min(j + 2, OW - 1), min(j + 3, OW - 1)
-                x0, x1 = offset(source, j * sw * C), offset(source, j1 * sw * C)
-                x2, x3 = offset(source, j2 * sw * C), offset(source, j3 * sw * C)
+            for j in range(0, OW, PIXELS):
+                source = offset(a, (i * sh * wide + j * sw) * C)
+                to = offset(y, ((first + i) * OW + j) * O)
+                count = min(PIXELS, OW - j)
                 for o in range(0, O, LANES):
                     lanes = min(O - o, LANES)
-                    y0 = y1 = y2 = y3 = load_first(bias, o, lanes)
-                    for u in range(KH):
-                        for v in range(KW):
-                            tap = (u * dh * wide + v * dw) * C + o
-                            weights = load_first(w, (u * KW + v) * O + o, lanes)
-                            y0 = multiply_add(load_first(x0, tap, lanes), weights, y0)
-                            y1 = multiply_add(load_first(x1, tap, lanes), weights, y1)
-                            y2 = multiply_add(load_first(x2, tap, lanes), weights, y2)
-                            y3 = multiply_add(load_first(x3, tap, lanes), weights, y3)
-                    store_first(to, j * O + o, y0, lanes)
-                    store_first(to, j1 * O + o, y1, lanes)
-                    store_first(to, j2 * O + o, y2, lanes)
-                    store_first(to, j3 * O + o, y3, lanes)
+                    t = offset(residual, ((first + i) * OW + j) * O + o) if adds else nowhere()
+                    if lanes == LANES:
+                        taps(
+                            offset(source, o), xs, xu, xv, offset(w, o), wk, offset(bias, o), t,
+                            offset(to, o), O, KH, KW, count, lanes, ends, past,
+                        )  # fmt: skip
+                    else:
+                        taps_of_few(
+                            offset(source, o), xs, xu, xv, offset(w, o), wk, offset(bias, o), t,
+                            offset(to, o), O, KH, KW, count, lanes, ends, past,
+                        )  # fmt: skip
         first += rows
 
 
@@ -171,6 +194,7 @@ def _filter(
 
 
 @register(Conv2d, "backward", _backward)
+@register(PaddedConv2d, "backward", _backward)
 def depthwise_convolution_backward(op, xp, gy, saved, needs):
     """Conv2d backward."""
     x, w = saved
@@ -188,10 +212,16 @@ def depthwise_convolution_backward(op, xp, gy, saved, needs):
 def _input_gradient(gy, w, shape, times, sizes):
     """gx (N, C, H, W) from gy (N, OH, OW, O)."""
     N, C, H, W = shape
-    repeated = empty((N, H, W, C * times))
+    packed = _packed(w, np.ones(len(w), np.float32))
+    opposite = sizes.turned()
+    repeated = (
+        empty((N, H, W, C * times))
+        if opposite is None
+        else _filtered(gy, packed, Finish.of(w, None), opposite, turned=True)
+    )
     items = N * H
     parts = parts_for(items, _nanoseconds(N, sizes))
-    launch(_spread, gy, _packed(w), repeated, *sizes, items=items, parts=parts)
+    launch(_spread, gy, packed, repeated, *sizes, opposite is not None, items=items, parts=parts)
     if times == 1:
         return as_images(repeated)
     gx = empty((N, H, W, C))
@@ -204,9 +234,14 @@ def _input_gradient(gy, w, shape, times, sizes):
 def _spread(
     gy: F32, w: F32, gx: F32, H: INT, W: INT, C: INT, O: INT,
     KH: INT, KW: INT, OH: INT, OW: INT, sh: INT, sw: INT, ph: INT, pw: INT, dh: INT, dw: INT,
-    part: INT, begin: INT, end: INT,
+    wide: INT, unless_finite: INT, part: INT, begin: INT, end: INT,
 ):  # fmt: skip
-    """gx (N, H, W, C = O) from gy (N, OH, OW, O); items are rows of gx."""
+    """gx (N, H, W, C = O) from gy (N, OH, OW, O); items are rows of gx.
+
+    unless_finite: only where w is not, whose products with the zeros around gy are NaN.
+    """
+    if unless_finite and finite(w, KH * KW * O):
+        return
     for row in range(begin, end):
         n, h = row // H, row % H
         to = offset(gx, row * W * C)
@@ -233,7 +268,7 @@ def _weight_gradient(x, gy, shape, sizes):
     size = sizes.border(rows)
     sums = empty((parts, 2, window + 1, sizes.O))
     launch(
-        _correlate, x, gy, sums, empty((parts, size)), *sizes,
+        _correlate, x, gy, np.zeros(LANES, np.float32), sums, empty((parts, size)), *sizes,
         rows, size, items=items, parts=parts,
     )  # fmt: skip
     gw, gb = empty(shape), empty((sizes.O,))
@@ -243,15 +278,14 @@ def _weight_gradient(x, gy, shape, sizes):
 
 @kernel
 def _correlate(
-    x: F32, gy: F32, sums: F32, borders: F32, H: INT, W: INT, C: INT, O: INT,
+    x: F32, gy: F32, zeros: F32, sums: F32, borders: F32, H: INT, W: INT, C: INT, O: INT,
     KH: INT, KW: INT, OH: INT, OW: INT, sh: INT, sw: INT, ph: INT, pw: INT, dh: INT, dw: INT,
-    strip: INT, size: INT, part: INT, begin: INT, end: INT,
+    wide: INT, strip: INT, size: INT, part: INT, begin: INT, end: INT,
 ):  # fmt: skip
     """sums (parts, 2, KH * KW + 1, O) of x times gy, last row of gy; items are rows of gy.
 
     The second of the two is the sum over the latest pixels.
     """
-    wide = W + 2 * pw
     border = offset(borders, part * size)
     count = (KH * KW + 1) * O
     total = offset(sums, part * 2 * count)
@@ -263,22 +297,27 @@ def _correlate(
         n, top = first // OH, first % OH
         rows = min(strip, OH - top, end - first)
         seen = (rows - 1) * sh + (KH - 1) * dh + 1
-        a = bordered(x, n, top * sh, seen, H, W, C, ph, pw, border)
-        for pixel in range(rows * OW):
-            i, j = pixel // OW, pixel % OW
-            source = offset(a, (i * sh * wide + j * sw) * C)
-            gradient = offset(gy, (first * OW + pixel) * O)
-            for o in range(0, O, LANES):
-                lanes = min(O - o, LANES)
-                g = load_first(gradient, o, lanes)
-                for u in range(KH):
-                    for v in range(KW):
-                        x_tap = load_first(source, (u * dh * wide + v * dw) * C + o, lanes)
-                        to = (u * KW + v) * O + o
-                        before = load_first(latest, to, lanes)
-                        store_first(latest, to, multiply_add(g, x_tap, before), lanes)
-                to = KH * KW * O + o
-                store_first(latest, to, load_first(latest, to, lanes) + g, lanes)
+        a = bordered(x, n, top * sh, seen, H, W, C, ph, pw, wide, border)
+        gradient = offset(gy, first * OW * O)
+        # As in _filter, with gy in the place of the window and taps in that of pixels.
+        for o in range(0, O, LANES):
+            lanes = min(O - o, LANES)
+            for u in range(KH):
+                for v in range(0, KW, PIXELS):
+                    to = offset(latest, (u * KW + v) * O + o)
+                    source = offset(a, (u * dh * wide + v * dw) * C + o)
+                    columns = min(KW - v, PIXELS)
+                    if lanes == LANES:
+                        taps(
+                            source, dw * C, sh * wide * C, sw * C, offset(gradient, o), O, zeros,
+                            to, to, O, rows, OW, columns, lanes, nowhere(), 0,
+                        )  # fmt: skip
+                    else:
+                        taps_of_few(
+                            source, dw * C, sh * wide * C, sw * C, offset(gradient, o), O, zeros,
+                            to, to, O, rows, OW, columns, lanes, nowhere(), 0,
+                        )  # fmt: skip
+        add_rows(offset(latest, KH * KW * O), gradient, rows * OW, O)
         first += rows
         pixels += rows * OW
         if pixels >= APART or first == end:

@@ -7,6 +7,7 @@ matrix are all there already, overlapping; a product only has to be told where t
     forward   y (OW, O) = sum over u of runs (OW, KW*C) times w[u] (KW*C, O)
     weights   gw[u] (KW*C, O) = sum over rows and images of runs^T times gy (OW, O)
     input     gy (OW, O) times w[u]^T (O, KW*C) = runs, each added to the pixels it was read from
+              (of windows of one pixel: a convolution of gy with w^T)
 
 Images are done in strips of rows that stay in the second-level cache. Where there is padding, the
 strip is copied into a wider one, of which each thread has its own: that is all the memory it takes.
@@ -19,16 +20,29 @@ where a pixel's own window does not reach.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tinyconv.kernels.cpu.jit import F32, INT, jit, kernel
 from tinyconv.kernels.cpu.launch import empty, launch, parts_for
 from tinyconv.kernels.cpu.layout import as_images, channels_last, contiguous
-from tinyconv.kernels.cpu.product import multiply
-from tinyconv.kernels.cpu.simd import LANES, broadcast, load, load_first, offset, store, store_first
+from tinyconv.kernels.cpu.pool import past_cache
+from tinyconv.kernels.cpu.product import multiply, multiply_and_finish
+from tinyconv.kernels.cpu.simd import (
+    LANES,
+    broadcast,
+    load,
+    load_first,
+    nowhere,
+    offset,
+    prefetch,
+    store,
+    store_first,
+    transpose,
+)
 from tinyconv.kernels.cpu.when import float32
+from tinyconv.kernels.fused import PaddedConv2d
 from tinyconv.op import register
 from tinyconv.ops.conv import Conv2d
 from tinyconv.ops.window import Window
@@ -40,6 +54,8 @@ _STRIP = 48_000  # numbers of a strip: some 200 KB of the second-level cache
 _PIXELS = 14  # rows of a product's largest block
 _ROWS = 4  # of its smallest
 _CHANNELS = 16  # whose weights are put in another order together
+_FEW_PIXELS = 128  # for which laying out the weights takes as long as the product, or nearly
+_LAYING_OUT = 0.3  # nanoseconds for each weight
 _PER_NANOSECOND = 40  # multiplications with addition that one core does
 
 # The sum over so many pixels is kept apart before it joins the others: one long sum would lose
@@ -64,25 +80,46 @@ class Sizes(NamedTuple):
     pw: int
     dh: int
     dw: int
+    wide: int  # pixels in a row of the image with its border
 
     @classmethod
     def of(cls, op: Conv2d, x: np.ndarray, w: np.ndarray) -> Sizes:
         """Raises ShapeError where no window fits into the image."""
         _, C, H, W = x.shape
         O, _, KH, KW = w.shape
-        OH, OW = Window((KH, KW), op.stride, op.padding, op.dilation).output_size(H, W)
-        return cls(H, W, C, O, KH, KW, OH, OW, *op.stride, *op.padding, *op.dilation)
+        (ph, pw), (top, left), (bottom, right) = op.padding, (0, 0), (0, 0)
+        if isinstance(op, PaddedConv2d):
+            (top, left), (bottom, right) = op.before, op.after
+        OH, OW = Window((KH, KW), op.stride, op.padding, op.dilation).output_size(
+            top + H + bottom, left + W + right
+        )
+        ph, pw, (sh, sw), (dh, dw) = ph + top, pw + left, op.stride, op.dilation
+        wide = max(pw + W, (OW - 1) * sw + (KW - 1) * dw + 1)  # what windows see
+        return cls(H, W, C, O, KH, KW, OH, OW, sh, sw, ph, pw, dh, dw, wide)
 
     def border(self, rows: int) -> int:
         """Numbers of the strip with its border that `rows` rows of outputs see."""
-        if self.ph == self.pw == 0:
+        if self.wide == self.W and self.ph == 0 and self._seen(self.OH) <= self.H:
             return 1  # it is never copied
-        return ((rows - 1) * self.sh + (self.KH - 1) * self.dh + 1) * self.row
+        return self._seen(rows) * self.row
+
+    def _seen(self, rows: int) -> int:
+        """How many rows of the image with its border `rows` rows of outputs see."""
+        return (rows - 1) * self.sh + (self.KH - 1) * self.dh + 1
 
     @property
     def row(self) -> int:
         """Numbers in a row of the image with its border."""
-        return (self.W + 2 * self.pw) * self.C
+        return self.wide * self.C
+
+    def turned(self) -> Sizes | None:
+        """Those of the convolution of gy that gives gx, None where it is none."""
+        ph, pw = (self.KH - 1) * self.dh - self.ph, (self.KW - 1) * self.dw - self.pw
+        if self.sh > 1 or self.sw > 1 or min(ph, pw) < 0:
+            return None
+        wide = max(pw + self.OW, self.W + (self.KW - 1) * self.dw)
+        C, O, (H, W, OH, OW) = self.C, self.O, (self.H, self.W, self.OH, self.OW)
+        return self._replace(H=OH, W=OW, C=O, O=C, OH=H, OW=W, ph=ph, pw=pw, wide=wide)
 
     def run(self, group: int) -> int:
         """Numbers that the windows of `group` pixels side by side see in one row."""
@@ -91,7 +128,8 @@ class Sizes(NamedTuple):
     @property
     def pointwise(self) -> bool:
         """Whether each pixel is multiplied by itself: rows and images do not matter."""
-        return (self.KH, self.KW, self.sh, self.sw, self.ph, self.pw) == (1, 1, 1, 1, 0, 0)
+        same = (self.OH, self.OW) == (self.H, self.W)
+        return same and (self.KH, self.KW, self.sh, self.sw, self.ph, self.pw) == (1, 1, 1, 1, 0, 0)
 
     def nanoseconds(self, pixels: int) -> float:
         """What one direction takes on one thread for so many pixels of outputs, roughly."""
@@ -99,27 +137,26 @@ class Sizes(NamedTuple):
 
 
 @jit
-def bordered(x, n, first, rows, H, W, C, ph, pw, border):
+def bordered(x, n, first, rows, H, W, C, ph, pw, wide, border):
     """Pointer to `rows` rows of image n, from row `first` of the image with its zeros around it.
 
-    They are copied into `border`; without padding they are used where they lie.
+    They are copied into `border`; rows without any zeros are used where they lie.
     """
-    if ph == 0 and pw == 0:
-        return offset(x, (n * H + first) * W * C)
-    wide = (W + 2 * pw) * C
+    if wide == W and first >= ph and first - ph + rows <= H:
+        return offset(x, (n * H + first - ph) * W * C)
     for row in range(rows):
         h = first + row - ph
-        to = offset(border, row * wide)
+        to = offset(border, row * wide * C)
         if 0 <= h < H:
             source = offset(x, (n * H + h) * W * C)
             for k in range(pw * C):
                 to[k] = 0
             for k in range(W * C):
                 to[pw * C + k] = source[k]
-            for k in range((pw + W) * C, wide):
+            for k in range((pw + W) * C, wide * C):
                 to[k] = 0
         else:
-            for k in range(wide):
+            for k in range(wide * C):
                 to[k] = 0
     return border
 
@@ -157,52 +194,106 @@ def _backward(op, xp, gy, saved, needs):
 
 
 @register(Conv2d, "forward", _forward)
+@register(PaddedConv2d, "forward", _forward)
 def direct_convolution(op, xp, x, w, b):
     """Conv2d forward."""
-    N, O = len(x), len(w)
-    sizes = Sizes.of(op, x, w)
-    y = empty((N, sizes.OH, sizes.OW, O))
-    pixels = N * sizes.OH * sizes.OW
+    return convolve(op, x, w, Finish.of(w, b)), (x, w)
+
+
+class Finish(NamedTuple):
+    """What is done to a convolution's sums for each output: clip(sum * scale + bias + residual).
+
+    scale and bias (O,), limits (2,): what to clip to, or None; residual (N, O, OH, OW) or None.
+    """
+
+    scale: np.ndarray
+    bias: np.ndarray
+    limits: np.ndarray | None = None
+    residual: np.ndarray | None = None
+
+    def last(self, y: np.ndarray) -> tuple[Any, ...]:
+        """limits and residual (y where there is none), and whether there are any."""
+        residual = y if self.residual is None else channels_last(self.residual)
+        limits = self.bias if self.limits is None else self.limits
+        return limits, residual, self.limits is not None, self.residual is not None
+
+    @classmethod
+    def of(cls, w: np.ndarray, b: np.ndarray | None) -> Finish:
+        """Nothing but the bias of a convolution."""
+        ones, zeros = np.ones(len(w), np.float32), np.zeros(len(w), np.float32)
+        return cls(ones, zeros if b is None else contiguous(b))
+
+
+def convolve(op: Conv2d, x: np.ndarray, w: np.ndarray, finish: Finish) -> np.ndarray:
+    """The convolution with what follows it, in one pass."""
+    sizes, pixels = Sizes.of(op, x, w), len(x) * x.shape[2] * x.shape[3]
+    if sizes.pointwise and pixels <= _FEW_PIXELS and sizes.O >= PANEL:
+        return _convolved_few(channels_last(x), w, finish, sizes)
+    packed, bias, group = _packed(w, finish, sizes)
+    return _convolved(channels_last(x), packed, finish._replace(bias=bias), sizes, group)
+
+
+def _convolved(x, packed, finish, sizes, group):
+    """The convolution of memory x (N, H, W, C), weights and bias being laid out."""
+    y = empty((len(x), sizes.OH, sizes.OW, sizes.O))
+    pixels = len(x) * sizes.OH * sizes.OW
     if sizes.pointwise:
-        sizes = sizes._replace(H=1, W=pixels, OH=1, OW=pixels)
+        sizes = sizes._replace(H=1, W=pixels, OH=1, OW=pixels, wide=pixels)
         unit, rows = _PIXELS, 1
         strip = unit * rows_of_strip(unit * sizes.C, pixels)
     else:
         unit, rows = sizes.OW, rows_of_strip(sizes.sh * sizes.row, sizes.OH)
         strip = unit * rows
-    packed, bias, group = _packed(w, b, sizes)
     items = -(-pixels // unit)
     parts = parts_for(items, sizes.nanoseconds(pixels))
     size = sizes.border(rows)
+    past = once_past_cache(y) and group == 1 and (sizes.dw == 1 or sizes.KH == 1)
     launch(
-        _convolve, channels_last(x), packed, bias, y, empty((parts, size)), *sizes,
-        pixels, unit, strip, size, group, items=items, parts=parts,
+        _convolve, x, packed, finish.bias, *finish.last(y), y, empty((parts, size)), *sizes,
+        pixels, unit, strip, size, group, past, items=items, parts=parts,
     )  # fmt: skip
-    return as_images(y), (x, w)
+    return as_images(y)
 
 
-def _packed(w, b, sizes):
+def _convolved_few(x, w, finish, sizes):
+    """A pointwise convolution of memory x (N, H, W, C) with few pixels."""
+    y, pixels = empty((*x.shape[:3], sizes.O)), x.size // sizes.C
+    items = -(-sizes.O // PANEL)
+    parts = parts_for(items, sizes.nanoseconds(pixels) + w.size * _LAYING_OUT)
+    launch(
+        _convolve_few, x, contiguous(w), finish.scale, finish.bias, *finish.last(y), y,
+        empty((parts, sizes.C, PANEL)), sizes.C, sizes.O, pixels, items=items, parts=parts,
+    )  # fmt: skip
+    return as_images(y)
+
+
+def once_past_cache(y: np.ndarray) -> bool:
+    """Whether y (.., O), each number written once, is best written past the cache."""
+    aligned = y.ctypes.data % (4 * LANES) == 0 and y.shape[-1] % LANES == 0
+    return past_cache(y) and aligned
+
+
+def _packed(w, finish, sizes):
     """Weights and bias as _convolve takes them, and the number of pixels that share a vector."""
     group = _group(sizes, lambda pixels, g: _steps(pixels, g * sizes.O) * sizes.run(g))
     outputs, run = group * sizes.O, sizes.run(group)
     vectors = -(-sizes.O // LANES)
     packed = empty((-(-outputs // PANEL), sizes.KH, run, min(PANEL, outputs)))
     bias = empty((outputs,))
-    b = np.zeros(sizes.O, np.float32) if b is None else contiguous(b)
     launch(
-        _pack, contiguous(w), b, packed, bias,
+        _pack, contiguous(w), finish.scale, finish.bias, packed, bias,
         sizes.C, sizes.O, sizes.KH, sizes.KW, sizes.sw, group,
-        items=vectors, parts=parts_for(vectors, w.size * 2),
+        items=vectors, parts=parts_for(vectors, w.size * _LAYING_OUT),
     )  # fmt: skip
     return packed, bias, group
 
 
 @kernel
 def _pack(
-    w: F32, b: F32, packed: F32, bias: F32, C: INT, O: INT, KH: INT, KW: INT, sw: INT, group: INT,
-    part: INT, begin: INT, end: INT,
+    w: F32, scale: F32, b: F32, packed: F32, bias: F32, C: INT, O: INT, KH: INT, KW: INT, sw: INT,
+    group: INT, part: INT, begin: INT, end: INT,
 ):  # fmt: skip
-    """packed (panels, KH, run, width): w with the outputs last; items are vectors of outputs."""
+    """packed (panels, KH, run, width): w scaled, the outputs last; items are vectors of outputs."""
     run, width = (KW + (group - 1) * sw) * C, min(PANEL, group * O)
     window, size = KH * KW, KH * run * width
     for item in range(begin, end):
@@ -217,6 +308,9 @@ def _pack(
                 for k in range(KH * run):
                     for l in range(lanes):
                         to[k * width + l] = 0
+            if window == 1:
+                pack_matrix(w, scale, o, lanes, C, offset(to, pixel * sw * C * width), width)
+                continue
             for c in range(C):
                 for u in range(KH):
                     for v in range(KW):
@@ -224,23 +318,61 @@ def _pack(
                         at = (u * run + (pixel * sw + v) * C + c) * width
                         if lanes == LANES:  # unrolled
                             for l in range(LANES):
-                                to[at + l] = source[l * C * window]
+                                to[at + l] = source[l * C * window] * scale[o + l]
                         else:
                             for l in range(lanes):
-                                to[at + l] = source[l * C * window]
+                                to[at + l] = source[l * C * window] * scale[o + l]
+
+
+@jit
+def pack_matrix(w, scale, o, lanes, C, to, width):
+    """to[c width + l] = w[(o + l) C + c] * scale[o + l] for c < C, l < lanes."""
+    whole = C // LANES * LANES if lanes == LANES else 0
+    for c in range(0, whole, LANES):
+        for l in range(LANES):  # of the next vector: processors foresee no such pattern
+            prefetch(w, (o + LANES + l) * C + c)
+        transpose(offset(w, o * C + c), C, offset(to, c * width), width, offset(scale, o))
+    for c in range(whole, C):
+        for l in range(lanes):
+            to[c * width + l] = w[(o + l) * C + c] * scale[o + l]
+
+
+@kernel
+def _convolve_few(
+    x: F32, w: F32, scale: F32, bias: F32, limits: F32, residual: F32, clips: INT, adds: INT,
+    y: F32, panels: F32, C: INT, O: INT, pixels: INT, part: INT, begin: INT, end: INT,
+):  # fmt: skip
+    """y (pixels, O) from x (pixels, C); items are panels of outputs.
+
+    The weights of each are laid out just before they are used, and never leave the cache.
+    """
+    panel = offset(panels, part * C * PANEL)
+    for item in range(begin, end):
+        o = item * PANEL
+        columns = min(PANEL, O - o)
+        for l in range(0, columns, LANES):
+            pack_matrix(w, scale, o + l, min(LANES, columns - l), C, offset(panel, l), PANEL)
+        multiply_and_finish(
+            x, C, 0, 1, panel, 0, PANEL, offset(bias, o), 0, offset(y, o), O, 1, C, pixels, columns,
+            offset(residual, o), adds, limits if clips else nowhere(), 0, 0,
+        )  # fmt: skip
 
 
 @kernel
 def _convolve(
-    x: F32, w: F32, bias: F32, y: F32, borders: F32, H: INT, W: INT, C: INT, O: INT,
+    x: F32, w: F32, bias: F32, limits: F32, residual: F32, clips: INT, adds: INT,
+    y: F32, borders: F32,
+    H: INT, W: INT, C: INT, O: INT,
     KH: INT, KW: INT, OH: INT, OW: INT, sh: INT, sw: INT, ph: INT, pw: INT, dh: INT, dw: INT,
-    pixels: INT, unit: INT, strip: INT, size: INT, group: INT, part: INT, begin: INT, end: INT,
+    wide: INT, pixels: INT, unit: INT, strip: INT, size: INT, group: INT, past: INT,
+    part: INT, begin: INT, end: INT,
 ):  # fmt: skip
     """y (pixels, O) from x (N, H, W, C), up to `strip` pixels at a time; items: `unit` pixels."""
-    row = (W + 2 * pw) * C
+    row = wide * C
     run = (KW + (group - 1) * sw) * C
     width = min(PANEL, group * O)
     border = offset(borders, part * size)
+    pointwise = KH * KW * sh * sw * group == 1  # what one product reads lies in one piece
     # With dilation a window's pixels in a row are apart: they take the place of its rows.
     if dw == 1:
         steps, outer, ao, bo = 1, KH, dh * row, run * width
@@ -253,7 +385,7 @@ def _convolve(
         top = (first - image) // OW
         stop = min(first + strip, last, image + OH * OW)
         rows = ((stop - 1 - image) // OW - top) * sh + (KH - 1) * dh + 1
-        a = bordered(x, n, top * sh, rows, H, W, C, ph, pw, border)
+        a = bordered(x, n, top * sh, rows, H, W, C, ph, pw, wide, border)
         for together in (group, 1):
             for o in range(0, together * O, PANEL):
                 pixel, i, j = first, 0, (first - image) % OW
@@ -262,26 +394,29 @@ def _convolve(
                     beside = together if rest >= together else 1
                     count = rest // beside
                     inner = (KW + (beside - 1) * sw) * C if dw == 1 else C
-                    s, sr = offset(bias, o), 0
                     c, cr = offset(y, pixel * O + o), beside * O
+                    s, sr = offset(bias, o), 0
                     for u in range(steps):
-                        multiply(
+                        final = u == steps - 1
+                        multiply_and_finish(
                             offset(a, (i * sh + u * dh) * row + j * sw * C), beside * sw * C, ao, 1,
                             offset(w, o * KH * run + u * KW * bo), bo, width,
                             s, sr, c, cr, outer, inner, count, min(PANEL, beside * O - o),
+                            offset(residual, pixel * O + o), adds and final,
+                            limits if clips and final else nowhere(), past, pointwise and o == 0,
                         )  # fmt: skip
                         s, sr = c, cr
                     pixel, j = pixel + count * beside, j + count * beside
                     if j == OW:
                         i, j = i + 1, 0
             # Infinity times a zero weight has reached a neighbour: once more, pixel by pixel.
-            if together == 1 or _finite(offset(y, first * O), (stop - first) * O):
+            if together == 1 or finite(offset(y, first * O), (stop - first) * O):
                 break
         first = stop
 
 
 @jit
-def _finite(y, count):
+def finite(y, count):
     """Whether all of y's numbers are: infinity times zero is NaN, as NaN times zero."""
     total = np.float32(0)
     for k in range(count):
@@ -293,6 +428,7 @@ def _finite(y, count):
 
 
 @register(Conv2d, "backward", _backward)
+@register(PaddedConv2d, "backward", _backward)
 def direct_convolution_backward(op, xp, gy, saved, needs):
     """Conv2d backward."""
     x, w = saved
@@ -337,13 +473,13 @@ def _weight_gradient(x, gy, shape, N, sizes):
 def _correlate(
     x: F32, gy: F32, sums: F32, borders: F32, H: INT, W: INT, C: INT, O: INT,
     KH: INT, KW: INT, OH: INT, OW: INT, sh: INT, sw: INT, ph: INT, pw: INT, dh: INT, dw: INT,
-    levels: INT, strip: INT, size: INT, group: INT, part: INT, begin: INT, end: INT,
+    wide: INT, levels: INT, strip: INT, size: INT, group: INT, part: INT, begin: INT, end: INT,
 ):  # fmt: skip
     """sums (parts, levels, KH * run + 1, group * O) of x times gy, last row of gy; items: rows.
 
     The second level, where there is one, is the sum over the latest pixels.
     """
-    row = (W + 2 * pw) * C
+    row = wide * C
     run, outputs = (KW + (group - 1) * sw) * C, group * O
     count = (KH * run + 1) * outputs
     total = offset(sums, part * levels * count)
@@ -356,7 +492,7 @@ def _correlate(
         n, i = first // OH, first % OH
         rows = min(strip, OH - i, end - first)
         seen = (rows - 1) * sh + (KH - 1) * dh + 1
-        a = bordered(x, n, i * sh, seen, H, W, C, ph, pw, border)
+        a = bordered(x, n, i * sh, seen, H, W, C, ph, pw, wide, border)
         j = 0
         while j < OW:
             beside = group if OW - j >= group else 1
@@ -382,8 +518,8 @@ def _correlate(
             j += times * beside
         sums_of_gy, strip_of_gy = offset(latest, KH * run * outputs), offset(gy, first * OW * O)
         groups = rows * OW // group
-        _add_rows(sums_of_gy, strip_of_gy, groups, outputs)
-        _add_rows(sums_of_gy, offset(strip_of_gy, groups * outputs), rows * OW - groups * group, O)
+        add_rows(sums_of_gy, strip_of_gy, groups, outputs)
+        add_rows(sums_of_gy, offset(strip_of_gy, groups * outputs), rows * OW - groups * group, O)
         first += rows
         pixels += rows * OW
         if levels == 2 and (pixels >= APART or first == end):
@@ -394,7 +530,7 @@ def _correlate(
 
 
 @jit
-def _add_rows(y, x, rows, columns):
+def add_rows(y, x, rows, columns):
     """y (columns,) += the sum of the rows of x (rows, columns); four sums run side by side."""
     for l in range(0, columns, LANES):
         lanes = min(columns - l, LANES)
@@ -453,7 +589,6 @@ def _sum(sums, at, parts, size, group, step, lanes):
 def _input_gradient(gy, w, shape, N, sizes):
     """gx (N, C, H, W) from gy (N, OH, OW, O)."""
     C, O, KH, KW = sizes.C, sizes.O, sizes.KH, sizes.KW
-    gx = empty((shape[0], shape[2], shape[3], C))
     run = KW * C
     width = min(PANEL, run)
     turned = empty((KH, -(-run // PANEL), O, width))
@@ -461,6 +596,11 @@ def _input_gradient(gy, w, shape, N, sizes):
         _turn, contiguous(w), turned, C, O, KH, KW,
         items=O, parts=parts_for(O, turned.size * 2),
     )  # fmt: skip
+    if sizes.pointwise:  # a product again, with the weights transposed
+        finish = Finish.of(w[0], None)
+        opposite = sizes._replace(H=shape[2], OH=shape[2], C=O, O=C)
+        return _convolved(gy, turned, finish, opposite, group=1)
+    gx = empty((shape[0], shape[2], shape[3], C))
     items = N * sizes.H
     parts = parts_for(items, sizes.nanoseconds(N * sizes.OH * sizes.OW))
     rows = rows_of_strip(sizes.W * C + sizes.OW * O // sizes.sh, sizes.H)
@@ -496,7 +636,7 @@ def _turn(w: F32, turned: F32, C: INT, O: INT, KH: INT, KW: INT, part: INT, begi
 def _spread(
     gy: F32, w: F32, gx: F32, scratch: F32, H: INT, W: INT, C: INT, O: INT,
     KH: INT, KW: INT, OH: INT, OW: INT, sh: INT, sw: INT, ph: INT, pw: INT, dh: INT, dw: INT,
-    strip: INT, block: INT, size: INT, part: INT, begin: INT, end: INT,
+    wide: INT, strip: INT, block: INT, size: INT, part: INT, begin: INT, end: INT,
 ):  # fmt: skip
     """gx (N, H, W, C) from gy (N, OH, OW, O), `block` pixels of gy at a time; items: rows of gx.
 

@@ -15,12 +15,14 @@ from __future__ import annotations
 import numpy as np
 
 from tinyconv.kernels.cpu import when
+from tinyconv.kernels.cpu.activation import limits_of_gradient
 from tinyconv.kernels.cpu.choose import (
     load_lanes,
     store_lanes,
     stream_lanes,
     where_equal,
     where_greater,
+    where_inside,
 )
 from tinyconv.kernels.cpu.jit import F32, F64, I64, INT, U8, jit, kernel
 from tinyconv.kernels.cpu.launch import empty, launch, parts_for
@@ -35,6 +37,7 @@ from tinyconv.kernels.cpu.pool import (
 from tinyconv.kernels.cpu.simd import LANES, broadcast, multiply_add, offset
 from tinyconv.kernels.fused import NormReLUPool
 from tinyconv.op import register
+from tinyconv.ops.activation import ReLU, ReLU6
 from tinyconv.ops.norm import BatchNorm
 
 # Nanoseconds for each number of x on one thread, about what memory takes.
@@ -165,7 +168,7 @@ def _repeated(x, times):
 
 
 def _normalise(
-    norm, x, weight, bias, running_mean, running_var, window=None, relu_first=False, relu_last=False
+    norm, x, weight, bias, running_mean, running_var, window=None, relu_first=False, relu_last=None
 ):
     """y, mean, inverse_std, winner for x as memory (N, H, W, C); y and winner are memory too."""
     N, H, W, C = x.shape
@@ -203,7 +206,7 @@ def _normalise(
 def _gradient_sums(
     sums: F64, scratch: F32, gy: F32, y: F32, winner: U8, x: F32, mean: F32, offsets: I64,
     C: INT, H: INT, W: INT, OH: INT, OW: INT, KH: INT, KW: INT,
-    relu_first: INT, relu_last: INT, pooled: INT,
+    relu_first: INT, relu_last: INT, pooled: INT, limits: F32,
     part: INT, begin: INT, end: INT,
 ):  # fmt: skip
     """Sums over the map of the gradient g behind the norm, and of g * (x - mean).
@@ -212,7 +215,7 @@ def _gradient_sums(
     memory. Items are the rows of gy: where no gradient arrives there is nothing to add, so the loop
     is over the pixels of gy and looks up the winners.
     """
-    zero = broadcast(np.float32(0))
+    zero, high = broadcast(np.float32(0)), broadcast(limits[1])
     low = broadcast(np.float32(0 if relu_first else -np.inf))
     sums, block = offset(sums, part * 2 * C), offset(scratch, part * 2 * C)
     for c in range(2 * C):
@@ -235,7 +238,7 @@ def _gradient_sums(
                 d = where_greater(value, low, value, low) - load_lanes(mean, c, lanes)
                 g = load_lanes(gy, at + c, lanes)
                 if relu_last:
-                    g = where_greater(load_lanes(y, at + c, lanes), zero, g, zero)
+                    g = where_inside(load_lanes(y, at + c, lanes), zero, high, g, zero)
                 product = multiply_add(g, d, load_lanes(products, c, lanes))
                 store_lanes(products, c, product, lanes)
                 store_lanes(block, c, load_lanes(block, c, lanes) + g, lanes)
@@ -276,14 +279,14 @@ def _coefficients(
 def _gradient(
     gx: F32, gy: F32, y: F32, winner: U8, x: F32, mean: F32, coefficients: F32,
     C: INT, H: INT, W: INT, OH: INT, OW: INT, KH: INT, KW: INT,
-    training: INT, relu_first: INT, relu_last: INT, pooled: INT, past_cache: INT,
+    training: INT, relu_first: INT, relu_last: INT, pooled: INT, limits: F32, past_cache: INT,
     part: INT, begin: INT, end: INT,
 ):  # fmt: skip
     """gx = s * g - a - b * (x - mean), in evaluation s * g; items are the rows of gx.
 
     g is what arrives from y: gy at the winners where ReLU let them through, else 0.
     """
-    zero = broadcast(np.float32(0))
+    zero, high = broadcast(np.float32(0)), broadcast(limits[1])
     low = broadcast(np.float32(0 if relu_first else -np.inf))
     for row in range(begin, end):
         i, u = row % H // KH, row % H % KH
@@ -298,7 +301,7 @@ def _gradient(
                 if j < windows:
                     g = load_lanes(gy, at + c, lanes)
                     if relu_last:
-                        g = where_greater(load_lanes(y, at + c, lanes), zero, g, zero)
+                        g = where_inside(load_lanes(y, at + c, lanes), zero, high, g, zero)
                     if pooled:
                         g = where_equal(load_lanes(winner, at + c, lanes), here, g, zero)
                 g = g * load_lanes(coefficients, c, lanes)
@@ -318,17 +321,18 @@ def _gradient(
 
 def _normalise_gradient(
     norm, gy, x, weight, mean, inverse_std, needs,
-    y=None, winner=None, window=None, relu_first=False,
+    y=None, winner=None, window=None, relu_first=False, relu_last=None,
 ):  # fmt: skip
-    """gx, gweight, gbias; gy, x, y, winner are memory, y is given where it was rectified last."""
+    """gx, gweight, gbias; gy, x, y, winner are memory, y counts where there is a relu_last."""
     N, H, W, C = x.shape
-    pooled, relu_last = winner is not None, y is not None
+    pooled, rectified = winner is not None, relu_last is not None
+    limits = limits_of_gradient(relu_last or ReLU())
     weight = np.ones(C, np.float32) if weight is None else contiguous(weight)
     mean, inverse_std = contiguous(mean), contiguous(inverse_std)
     fold, (KH, KW) = (1, window.kernel) if pooled else (_fold(W, C), (1, 1))
     OH, OW, W, width = gy.shape[1], gy.shape[2] // fold, W // fold, C * fold
     wide_mean = _repeated(mean, fold)
-    y, winner = y if relu_last else gy, winner if pooled else np.empty(1, np.uint8)
+    y, winner = y if rectified else gy, winner if pooled else np.empty(1, np.uint8)
     sizes = width, H, W, OH, OW, KH, KW
 
     parts, sums = 0, np.zeros(1)
@@ -338,7 +342,7 @@ def _normalise_gradient(
         offsets = np.add.outer(np.arange(KH) * W, np.arange(KW)) * width
         launch(
             _gradient_sums, sums, scratch, gy, y, winner, x, wide_mean, offsets, *sizes,
-            relu_first, relu_last, pooled, items=N * OH, parts=parts,
+            relu_first, rectified, pooled, limits, items=N * OH, parts=parts,
         )  # fmt: skip
     gweight, gbias, coefficients = empty((C,)), empty((C,)), empty((3, width))
     launch(
@@ -350,7 +354,7 @@ def _normalise_gradient(
         gx = empty(x.shape)
         launch(
             _gradient, gx, gy, y, winner, x, wide_mean, coefficients, *sizes,
-            norm.training, relu_first, relu_last, pooled, past_cache(gx),
+            norm.training, relu_first, rectified, pooled, limits, past_cache(gx),
             items=N * H, parts=parts_for(N * H, x.size * _WRITE_COST),
         )  # fmt: skip
     return gx, gweight if needs[1] else None, gbias if needs[2] else None
@@ -373,12 +377,14 @@ def _normalises(norm, xp, x, weight, bias, running_mean, running_var):
 
 
 def _normalises_images(op, xp, x, *vectors):
-    return x.ndim == 4 and _normalises(op.norm, xp, x, *vectors) and _apart(op.pool)
+    return x.ndim == 4 and _normalises(op.norm, xp, x, *vectors) and _apart(op)
 
 
-def _apart(pool):
-    """Whether each pixel is in one window of a max pool, or there is none."""
-    return pool is None or (side_by_side(pool.window) and pools(pool.window))
+def _apart(op):
+    """Whether each pixel is in one window of a max pool, or there is none; ReLU6 stands alone."""
+    if op.relu6:
+        return op.pool is None and not op.relu_first
+    return op.pool is None or (side_by_side(op.pool.window) and pools(op.pool.window))
 
 
 def _normalises_gradient(norm, xp, gy, saved, needs):
@@ -387,7 +393,7 @@ def _normalises_gradient(norm, xp, gy, saved, needs):
 
 
 def _normalises_images_gradient(op, xp, gy, saved, needs):
-    return when.float32(xp, gy, *saved[:-1]) and _apart(op.pool)  # the last one is the winner
+    return when.float32(xp, gy, *saved[:-1]) and _apart(op)  # the last one is the winner
 
 
 def _memory(x):
@@ -421,13 +427,17 @@ def batch_norm_gradient(op, xp, gy, saved, needs):
     return gx if gx is None else _shaped(gx, x), *others, None, None
 
 
+def _relu_last(op):
+    return None if op.relu_first else ReLU6() if op.relu6 else ReLU()
+
+
 @register(NormReLUPool, "forward", _normalises_images)
 def fused_norm_relu_pool(op, xp, x, weight, bias, running_mean, running_var):
     """Statistics of x, then y and winner: two passes over x."""
     memory, window = channels_last(x), None if op.pool is None else op.pool.window
     y, mean, inverse_std, winner = _normalise(
         op.norm, memory, weight, bias, running_mean, running_var,
-        window, op.relu_first, not op.relu_first,
+        window, op.relu_first, _relu_last(op),
     )  # fmt: skip
     y, winner = as_images(y), None if winner is None else as_images(winner)
     return y, (_kept(memory, x), weight, mean, inverse_std, y, winner)
@@ -441,6 +451,6 @@ def fused_norm_relu_pool_gradient(op, xp, gy, saved, needs):
         op.norm, channels_last(gy), channels_last(x), weight, mean, inverse_std, needs,
         None if op.relu_first else channels_last(y),
         None if winner is None else bytes_channels_last(winner),
-        None if op.pool is None else op.pool.window, op.relu_first,
+        None if op.pool is None else op.pool.window, op.relu_first, _relu_last(op),
     )  # fmt: skip
     return gx if gx is None else as_images(gx), *others, None, None

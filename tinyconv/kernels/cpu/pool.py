@@ -13,12 +13,14 @@ from functools import lru_cache
 import numpy as np
 
 from tinyconv.kernels.cpu import when
+from tinyconv.kernels.cpu.activation import limits
 from tinyconv.kernels.cpu.choose import (
     load_lanes,
     store_lanes,
     stream_lanes,
     where_equal,
     where_greater,
+    where_inside,
 )
 from tinyconv.kernels.cpu.jit import F32, I64, INT, U8, kernel
 from tinyconv.kernels.cpu.launch import empty, launch, launch_python, parts_for
@@ -26,6 +28,7 @@ from tinyconv.kernels.cpu.layout import as_images, channels_last
 from tinyconv.kernels.cpu.simd import LANES, broadcast, multiply_add
 from tinyconv.kernels.fused import ReLUPool
 from tinyconv.op import register
+from tinyconv.ops.activation import ReLU
 from tinyconv.ops.pool import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
 from tinyconv.ops.window import Window
 
@@ -45,16 +48,17 @@ def past_cache(x):
 
 @kernel
 def _best_in_windows(
-    y: F32, winner: U8, x: F32, mean: F32, scale: F32, bias: F32,
+    y: F32, winner: U8, x: F32, mean: F32, scale: F32, bias: F32, limits: F32,
     rows: I64, columns: I64, counts: I64, offsets: I64, positions: F32, kinds: INT, K: INT,
     C: INT, H: INT, W: INT, OH: INT, OW: INT,
-    relu_first: INT, relu_last: INT, pooled: INT, past_cache: INT,
+    relu_first: INT, pooled: INT, past_cache: INT,
     part: INT, begin: INT, end: INT,
 ):  # fmt: skip
     """See best_in_windows and, for the tables, _windows; items are the rows of y."""
     low = broadcast(np.float32(0 if relu_first else -np.inf))
     # Starting from 0 is ReLU: what is not above 0 leaves the first pixel the winner.
-    start = broadcast(np.float32(0 if relu_last else -np.inf))
+    start, high = broadcast(limits[0]), broadcast(limits[1])
+    nan = broadcast(np.float32(np.nan))  # a limit that nothing reaches
     for row in range(begin, end):
         n, i = row // OH, row % OH
         for j in range(OW):
@@ -72,17 +76,19 @@ def _best_in_windows(
                     value = multiply_add(where_greater(value, low, value, low) - m, s, b)
                     position = where_greater(value, best, broadcast(positions[k]), position)
                     best = where_greater(value, best, value, best)
+                if not pooled:
+                    best = where_inside(best, nan, high, best, high)
                 stream_lanes(y, to + c, best, lanes, past_cache)
                 if pooled:
                     store_lanes(winner, to + c, position, lanes)
 
 
-def best_in_windows(x, window, vectors, relu_first=False, relu_last=False):
+def best_in_windows(x, window, vectors, relu_first=False, relu_last=None):
     """y (N, OH, OW, C) and winner of max pooling (max(x, 0) - mean) * scale + bias, memory both.
 
     x (N, H, W, C); vectors: mean, scale, bias (C,). relu_first: with the max(x, 0) above, else x
-    itself; relu_last: y is rectified too. Without a window (None) every pixel stays, and winner is
-    None.
+    itself; relu_last: a ReLU or (without a window) ReLU6 that y goes through. Without a window
+    (None) every pixel stays, and winner is None.
     """
     N, H, W, C = x.shape
     pooled = window is not None
@@ -91,9 +97,9 @@ def best_in_windows(x, window, vectors, relu_first=False, relu_last=False):
     winner = empty(y.shape, np.uint8) if pooled else None
     launch(
         _best_in_windows,
-        y, winner if pooled else np.empty(1, np.uint8), x, *vectors,
+        y, winner if pooled else np.empty(1, np.uint8), x, *vectors, limits(relu_last),
         rows, columns, counts, offsets, positions, *offsets.shape[1:], C, H, W, *y.shape[1:3],
-        relu_first, relu_last, pooled, past_cache(y),
+        relu_first, pooled, past_cache(y),
         items=N * len(rows), parts=parts_for(N * len(rows), x.size * _FORWARD_COST),
     )  # fmt: skip
     return y, winner
@@ -290,7 +296,7 @@ def _pools_rectified_gradient(op, xp, gy, saved, needs):
 def fused_relu_pool(op, xp, x):
     """As max_pool: ReLU is where the comparison starts from."""
     C = x.shape[1]
-    y, winner = best_in_windows(channels_last(x), op.pool.window, _identity(C), relu_last=True)
+    y, winner = best_in_windows(channels_last(x), op.pool.window, _identity(C), relu_last=ReLU())
     y, winner = as_images(y), as_images(winner)
     return y, (y, winner, x.shape)
 

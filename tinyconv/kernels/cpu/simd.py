@@ -88,6 +88,17 @@ def _masked_store(builder: Any, value: Any, where: Any, mask: Any) -> None:
     _call(builder, name, ir.VoidType(), value, where, _ALIGN, mask)
 
 
+_LINE = 16  # numbers that come into the cache together, on nearly all processors
+
+
+def _prefetch(builder: Any, pointer: Any) -> None:
+    kind = ir.FunctionType(ir.VoidType(), [ir.IntType(8).as_pointer(), *[ir.IntType(32)] * 3])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    where = builder.bitcast(pointer, kind.args[0])
+    to_read, all_levels, data = (ir.Constant(ir.IntType(32), n) for n in (0, 3, 1))
+    builder.call(function, [where, to_read, all_levels, data])
+
+
 @intrinsic
 def offset(_, pointer, count):
     """The pointer to the number that comes `count` numbers later."""
@@ -144,15 +155,38 @@ def store_first(_, pointer, index, value, lanes):
 
 
 @intrinsic
+def transpose(_, x, xs, y, ys, scale):
+    """y[k ys + l] = x[l xs + k] * scale[l] for k, l < LANES: a block of a matrix turned round."""
+
+    def generate(context, builder, signature, arguments):
+        x, xs, y, ys, scale = arguments
+
+        def row(pointer, stride, r):
+            step = builder.mul(stride, ir.Constant(ir.IntType(64), r))
+            return _vector_at(builder, pointer, step)
+
+        # Rows i and i + LANES/2 shuffled like cards, as often as LANES is a power of 2.
+        kind = ir.VectorType(ir.IntType(32), LANES)
+        cards = [n // 2 + n % 2 * LANES for n in range(2 * LANES)]
+        halves = [ir.Constant(kind, cards[:LANES]), ir.Constant(kind, cards[LANES:])]
+        rows = [builder.load(row(x, xs, r), align=4) for r in range(LANES)]
+        for _ in range(LANES.bit_length() - 1):
+            pairs = zip(rows[: LANES // 2], rows[LANES // 2 :], strict=True)
+            rows = [builder.shuffle_vector(a, b, half) for a, b in pairs for half in halves]
+        scales = builder.load(_vector_at(builder, scale, ir.Constant(ir.IntType(64), 0)), align=4)
+        for r, value in enumerate(rows):
+            builder.store(builder.fmul(value, scales), row(y, ys, r), align=4)
+        return context.get_dummy_value()
+
+    return types.void(x, types.intp, y, types.intp, scale), generate
+
+
+@intrinsic
 def prefetch(_, pointer, index):
     """Ask for pointer[index], wherever that may be, to come into the cache; nothing else."""
 
     def generate(context, builder, signature, arguments):
-        kind = ir.FunctionType(ir.VoidType(), [ir.IntType(8).as_pointer(), *[ir.IntType(32)] * 3])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        where = builder.bitcast(builder.gep(*arguments[:1], [arguments[1]]), kind.args[0])
-        to_read, all_levels, data = (ir.Constant(ir.IntType(32), n) for n in (0, 3, 1))
-        builder.call(function, [where, to_read, all_levels, data])
+        _prefetch(builder, builder.gep(*arguments[:1], [arguments[1]]))
         return context.get_dummy_value()
 
     return types.void(pointer, types.intp), generate
@@ -193,24 +227,68 @@ _arithmetic(operator.sub, "fsub")
 _arithmetic(operator.mul, "fmul")
 
 
-def make_block(rows: int, vectors: int) -> Any:
+def clip_all(builder: Any, places: Any, limits: Any) -> None:
+    """Clip the vectors in these places on the stack to limits[0] and limits[1]; NaN stays NaN.
+
+    Nothing is done where `limits` is nowhere().
+    """
+    somewhere = builder.icmp_unsigned("!=", limits, ir.Constant(limits.type, None))
+    with builder.if_then(somewhere):
+        low, high = (
+            _broadcast(builder, builder.load(builder.gep(limits, [ir.Constant(ir.IntType(64), n)])))
+            for n in (0, 1)
+        )
+        for place in places:
+            value = builder.load(place)
+            value = builder.select(builder.fcmp_ordered("<", value, low), low, value)
+            value = builder.select(builder.fcmp_ordered(">", value, high), high, value)
+            builder.store(value, place)
+
+
+def store_past_cache(builder: Any, value: Any, where: Any) -> None:
+    """Store a vector, at a multiple of its size, without reading the memory into the cache."""
+    one = builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)])
+    builder.store(value, where, align=4 * LANES).set_metadata("nontemporal", one)
+
+
+@intrinsic
+def nowhere(_):
+    """A pointer to float32 that leads nowhere, for what is left out."""
+
+    def generate(context, builder, signature, arguments):
+        return ir.Constant(ir.FloatType().as_pointer(), None)
+
+    return types.CPointer(types.float32)(), generate
+
+
+def make_block(rows: int, vectors: int, ahead: bool = False) -> Any:
     """A function for Numba: a block of rows x (vectors * LANES) sums that stays in registers.
 
-    block(a, ar, ao, ak, b, bo, bk, s, sr, c, cr, outer, inner, count, lanes) computes
+    block(a, ar, ao, ak, b, bo, bk, s, sr, c, cr, outer, inner, count, lanes, t, limits, past)
+    computes
 
-        c[r cr + l] = s[r sr + l]
+        c[r cr + l] = s[r sr + l] + t[r cr + l]
                       + sum_{o < outer, k < inner} a[r ar + o ao + k ak] * b[o bo + k bk + l]
 
     for r < count <= rows and l < (vectors - 1) LANES + lanes, all of them pointers to float32. Two
     nested sums reach the windows in images: o walks over rows of pixels, k along one. A block that
-    is not full does its last row again, which is cheaper than a choice.
+    is not full does its last row again, which is cheaper than a choice. Then:
+
+    t may be nowhere(). Results are clipped to limits[0] and limits[1], unless that is nowhere().
+    past (not 0): they are written past the cache; all vectors are whole, and lie in c at multiples
+    of their size. With `ahead` the numbers from a[ar * rows] on come into the cache meanwhile: the
+    next block of a, where its rows lie one after another.
     """
     cells = [(r, v) for r in range(rows) for v in range(vectors)]
 
     @intrinsic
-    def block(_, a, ar, ao, ak, b, bo, bk, s, sr, c, cr, outer, inner, count, lanes):
+    def block(
+        _, a, ar, ao, ak, b, bo, bk, s, sr, c, cr, outer, inner, count, lanes,
+        t, limits, past,
+    ):  # fmt: skip
         def generate(context, builder, signature, arguments):
-            a, ar, ao, ak, b, bo, bk, s, sr, c, cr, outer, inner, count, lanes = arguments
+            a, ar, ao, ak, b, bo, bk, s, sr, c, cr, outer, inner, count, lanes = arguments[:15]
+            t, limits, past = arguments[15:]
             mask = _mask(builder, lanes)
 
             def number(n):
@@ -246,6 +324,16 @@ def make_block(rows: int, vectors: int) -> Any:
             sums = {cell: cgutils.alloca_once(builder, _LLVM_VECTOR) for cell in cells}
             for r, v in cells:
                 builder.store(load_part(moved(s, sr, row[r]), v), sums[r, v])
+            adds, clips = (
+                builder.icmp_unsigned("!=", pointer, ir.Constant(pointer.type, None))
+                for pointer in (t, limits)
+            )
+            streams = builder.icmp_signed("!=", past, number(0))
+            finishes = builder.or_(builder.or_(adds, clips), streams)
+            with builder.if_then(adds):
+                for r, v in cells:
+                    _prefetch(builder, builder.gep(moved(t, cr, row[r]), [number(v * LANES)]))
+            next_rows = moved(a, ar, number(rows))
             with cgutils.for_range(builder, outer) as outer_loop:
                 a_outer = moved(a, ao, outer_loop.index)
                 b_outer = moved(b, bo, outer_loop.index)
@@ -253,6 +341,8 @@ def make_block(rows: int, vectors: int) -> Any:
                     b_inner = moved(b_outer, bk, loop.index)
                     b_vectors = [load_part(b_inner, v) for v in range(vectors)]
                     a_inner = moved(a_outer, ak, loop.index)
+                    if ahead:
+                        _prefetch(builder, moved(next_rows, number(_LINE), loop.index))
                     for r in range(rows):
                         a_number = builder.load(builder.gep(a_inner, [a_offsets[r]]))
                         a_vector = _broadcast(builder, a_number)
@@ -260,12 +350,32 @@ def make_block(rows: int, vectors: int) -> Any:
                             before = builder.load(sums[r, v])
                             total = _multiply_add(builder, a_vector, b_vectors[v], before)
                             builder.store(total, sums[r, v])
-            for r, v in cells:
-                store_part(builder.load(sums[r, v]), moved(c, cr, row[r]), v)
+
+            def store_all():
+                for r, v in cells:
+                    store_part(builder.load(sums[r, v]), moved(c, cr, row[r]), v)
+
+            with builder.if_else(finishes) as (with_more, at_once):
+                with at_once:
+                    store_all()
+                with with_more:
+                    with builder.if_then(adds):
+                        for r, v in cells:
+                            term = load_part(moved(t, cr, row[r]), v)
+                            total = builder.fadd(builder.load(sums[r, v]), term)
+                            builder.store(total, sums[r, v])
+                    clip_all(builder, sums.values(), limits)
+                    with builder.if_else(streams) as (past_cache, into_cache):
+                        with past_cache:
+                            for r, v in cells:
+                                where = _vector_at(builder, moved(c, cr, row[r]), number(v * LANES))
+                                store_past_cache(builder, builder.load(sums[r, v]), where)
+                        with into_cache:
+                            store_all()
             return context.get_dummy_value()
 
         I = types.intp
-        kinds = (a, I, I, I, b, I, I, s, I, c, I, I, I, I, I)
+        kinds = (a, I, I, I, b, I, I, s, I, c, I, I, I, I, I, t, limits, I)
         return types.void(*kinds), generate
 
     return block

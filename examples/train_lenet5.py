@@ -4,7 +4,7 @@ Without --data it trains on built-in drawn cats and dogs. With --data it trains 
 folder of photos, by default 800 of them, as many as one may collect by oneself; compare
 
     python examples/train_lenet5.py --data DATA/cats_vs_dogs --augment none
-    python examples/train_lenet5.py --data DATA/cats_vs_dogs --augment strong
+    python examples/train_lenet5.py --data DATA/cats_vs_dogs --augment crop
     python examples/transfer_catdog.py --data DATA/cats_vs_dogs --images 800
 """
 
@@ -31,7 +31,7 @@ from tinyconv.train import (
 class LeNet5Settings(PhotoSettings):
     size: int = flag(32, "height and width in pixels, 32 as in 1998 or more")
     epochs: int = flag_of(PhotoSettings, "epochs", 60)
-    augment: str = flag_of(PhotoSettings, "augment", "strong")
+    augment: str = flag_of(PhotoSettings, "augment", "crop")
     images: int | None = flag_of(PhotoSettings, "images", 800)
     out: str = flag(
         "", "folder of the results (default: runs/lenet5, of drawn images runs/lenet5-drawn)"

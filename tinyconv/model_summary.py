@@ -147,8 +147,11 @@ class Summary:
             f"memory      {', '.join(f'{name} {n / 1e6:.2f} MB' for name, n in memory.items())}",
         ]
         if self.timing:
+            backward = f"backward {self.backward_ms:.2f} ms"
+            if not self.backward_ms:
+                backward = "no backward, as nothing gets a gradient (all frozen, or in no_grad)"
             lines.append(
-                f"time        forward {self.forward_ms:.2f} ms, backward {self.backward_ms:.2f} ms"
+                f"time        forward {self.forward_ms:.2f} ms, {backward}"
                 f" (the operations of an eager pass, median of {_TIMED_PASSES})"
             )
         return lines
@@ -249,8 +252,7 @@ class _Listener:
 
     def returned(self, module: Module, inputs: Any, output: Any) -> None:
         """A hook: the call that began last is over."""
-        outputs = output if isinstance(output, tuple | list) else (output,)
-        self.inside.pop()[1].output_shapes = [tuple(y.shape) for y in outputs]
+        self.inside.pop()[1].output_shapes = [tuple(y.shape) for y in _tensors(output)]
 
     def value_read(self, what: str) -> None:
         """Values are there to be read."""
@@ -302,8 +304,7 @@ def _listen(model: Module, inputs: list[Tensor], backward: bool) -> list[Layer]:
     try:
         output = model(*inputs)
         if backward:
-            outputs = output if isinstance(output, tuple | list) else (output,)
-            total = sum((y.sum() for y in outputs), start=Tensor(0.0))
+            total = sum((y.sum() for y in _tensors(output)), start=Tensor(0.0))
             if total.requires_grad:
                 total.backward()
     finally:
@@ -311,6 +312,15 @@ def _listen(model: Module, inputs: list[Tensor], backward: bool) -> list[Layer]:
         for handle in handles:
             handle.remove()
     return listener.layers
+
+
+def _tensors(output: Any) -> Iterator[Tensor]:
+    """The tensors of what a module returns, in tuples, lists and dictionaries too."""
+    if isinstance(output, Tensor):
+        yield output
+    elif isinstance(output, tuple | list | dict):
+        for part in output.values() if isinstance(output, dict) else output:
+            yield from _tensors(part)
 
 
 @contextmanager

@@ -54,6 +54,10 @@ def test_list_tells_all_of_every_set(cache, capsys):
         text = " ".join(blocks[name].split())
         assert f"{name} {entry.images:,} {entry.size / 1e6:,.1f} MB " in text
         assert f"source: {entry.homepage} licence: {entry.licence}" in text
+        digests = text.partition("SHA-256, verified: ")[2].split(" (first")[0].split()
+        for digest, file in zip(digests, entry.sources[0].files, strict=True):
+            assert len(digest) == 12
+            assert file.sha256.startswith(digest)
         assert entry.what in text
         assert entry.note in text
     assert f"MB   {cache / 'mini'}\n" in blocks["mini"]
@@ -85,7 +89,9 @@ def test_get_that_fails_says_what_to_do_by_hand(cache):
         run("get", "mini")
     first, last = str(error.value).splitlines()
     assert first == f"{FILE.url}: Connection refused"
-    assert last.startswith(f"by hand: save {FILE.url} in {cache / 'mini.downloads'} and run this")
+    assert last.startswith(
+        f"by hand: save {FILE.url} in a folder {cache / 'mini.downloads'} and run"
+    )
 
 
 def test_an_unknown_name_is_a_wrong_call(capsys):

@@ -78,6 +78,19 @@ layers for --layer:
     assert err.endswith("note: this network was trained on drawn images, not on photos\n")
 
 
+def test_of_many_convolutions_a_few_from_first_to_last(tmp_path, photo, capsys, monkeypatch):
+    monkeypatch.setattr(inspect, "_MOST", 3)
+    path = save(tmp_path / "model.safetensors", "catdog", channels=3, size=32)
+    assert run(path, photo, "--out", tmp_path / "few") == 0
+    features = [name for name in pictures(tmp_path / "few") if name.startswith("features")]
+    assert features == [f"features-{n}-conv2d.png" for n in ("00", "08", "16")]
+    assert "\n3 of 5 convolutions; --layer '*' draws all layers\n" in capsys.readouterr().out
+    assert run(path, photo, "--out", tmp_path / "all", "--layer", "*") == 0
+    every = {name for name in pictures(tmp_path / "all") if "conv2d" in name}
+    assert len(every) == 5
+    assert "convolutions;" not in capsys.readouterr().out
+
+
 def test_named_layers_of_a_colour_network(tmp_path, photo, capsys):
     path = save(tmp_path / "model.safetensors", "catdog", channels=3, size=32)
     out = tmp_path / "new" / "folder"

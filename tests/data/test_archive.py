@@ -176,6 +176,16 @@ def test_a_truncated_archive_is_an_error_or_still_whole(tmp_path: Path, make) ->
     assert whole_ones < 5
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2, 99])
+def test_a_zip_compressed_in_another_way(tmp_path: Path, method: int) -> None:
+    archive = zip_of(tmp_path / "a.zip", ("good.txt", b"good"), ("odd.bin", bytes(9)))
+    data = bytearray(archive.read_bytes())
+    data[data.rindex(b"PK\1\2") + 10] = method  # in the directory; its bytes are no LZMA
+    archive.write_bytes(data)
+    with pytest.raises(DataError, match=r"member 'odd\.bin' is refused: compressed by something"):
+        unpack(archive, tmp_path / "out")
+
+
 def test_an_encrypted_zip(tmp_path: Path) -> None:
     archive = zip_of(tmp_path / "a.zip", ("secret", b"secret"))
     data = bytearray(archive.read_bytes())

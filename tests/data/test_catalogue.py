@@ -120,9 +120,14 @@ def test_resolve(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -
     assert str(error.value) == "cifar10 is not on this machine: python -m tinyconv data get cifar10"
     fill(cache / "cifar10", FILES["cifar10"])
     assert catalogue.resolve("cifar10") == cache / "cifar10"
-    (tmp_path / "cifar10").mkdir()  # a path wins
+    (tmp_path / "cifar10").mkdir()  # a folder that is not the set does not hide it
+    assert catalogue.resolve("cifar10") == cache / "cifar10"
+    assert catalogue.resolve("./cifar10") == Path("cifar10")  # a path is a path
+    fill(tmp_path / "cifar10", FILES["cifar10"])
     assert catalogue.resolve("cifar10") == Path("cifar10")
     assert catalogue.resolve(tmp_path) == tmp_path
+    (tmp_path / "mnist").mkdir()  # which the machine does not have elsewhere
+    assert catalogue.resolve("mnist") == Path("mnist")
 
 
 @pytest.mark.parametrize("text", ["photos/here", "Mnist", "", "\0", "x" * 5000])
@@ -250,10 +255,23 @@ def test_without_any_source_the_last_line_says_what_to_do(enter, cache: Path) ->
     downloads = cache / "mini.downloads"
     assert str(error.value).splitlines() == [
         "http://example.org/b.txt: no way; http://example.org/c.txt: no way",
-        f"by hand: save http://example.org/a.txt http://example.org/b.txt in {downloads} and run "
-        "this again: it verifies and unpacks them; or ask somebody",
+        f"by hand: save http://example.org/a.txt http://example.org/b.txt in a folder {downloads} "
+        "and run this again: it verifies and unpacks them; or ask somebody",
     ]
     assert tree(cache) == ["mini.downloads", "mini.downloads/a.txt"]  # what came is kept
+
+
+@pytest.mark.parametrize("stop", [Unavailable, KeyboardInterrupt])
+def test_an_empty_folder_of_downloads_is_not_left_behind(enter, cache: Path, stop) -> None:
+    class Stops(MadeUp):
+        def _fetch(self, part: Path) -> None:
+            assert part.parent.is_dir()
+            raise stop
+
+    enter(Source((Stops("a.txt", b"a"),), layout.copy))
+    with pytest.raises(KeyboardInterrupt if stop is KeyboardInterrupt else DataError):
+        catalogue.get("mini")
+    assert tree(cache) == []
 
 
 def test_a_hostile_archive_makes_nothing(enter, tmp_path: Path, cache: Path) -> None:

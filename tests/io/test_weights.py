@@ -100,6 +100,43 @@ def test_a_safetensors_file_that_begins_like_a_pickle(path):
     assert model.a.data.tolist() == [1]
 
 
+@pytest.mark.parametrize(("saved", "wanted"), [("float64", "float32"), ("float32", "float64")])
+def test_floats_take_the_networks_dtype(path, saved, wanted):
+    model, other = network().astype(saved), network().astype(wanted)
+    save_weights(path, model)
+    load_weights(other, path)
+    expected = model.state_dict()
+    same(other, {k: v.astype(wanted) if v.dtype == saved else v for k, v in expected.items()})
+
+
+def test_other_dtypes_stay_strict(path):
+    state = network().state_dict()
+    count = "1.num_batches_tracked"
+    safetensors.numpy.save_file(state | {count: state[count].astype(np.int32)}, path)
+    refuse(network(), path, f"{count} is int32[], expected int64[]")
+    safetensors.numpy.save_file(state | {"0.bias": np.ones(2, np.int64)}, path)
+    refuse(network(), path, "0.bias is int64[2], expected float32[2]")
+
+
+def test_numbers_too_large_for_the_network(path):
+    model = network().astype("float64")
+    model[0].bias.data[0] = 1e300
+    save_weights(path, model)
+    refuse(network(), path, "0.bias has numbers too large for float32")
+
+
+def test_the_prefix_of_data_parallel(path):
+    model, other = network(), network()
+    save_weights(path, nn.Sequential({"module": model}))
+    assert load_weights(other, path) == IncompatibleKeys([], [])
+    same(other, model.state_dict())
+    inside = nn.Sequential({"module": network()})  # whose own name it is
+    load_weights(inside, path)
+    same(inside.module, model.state_dict())
+    save_weights(path, nn.Sequential({"module": model, "other": nn.Linear(2, 2)}))
+    refuse(network(), path, "of its 9 entries 0 fit, 9 are missing")
+
+
 def test_missing_unexpected_and_misshapen(path):
     save_weights(path, network(outputs=5))
     refuse(
@@ -149,6 +186,8 @@ def test_files_that_can_not_be_read(path):
     shutil.rmtree(path)
     path.write_bytes(b"")
     refuse(network(), path, "the file is empty")
+    path.write_bytes(b"PK\x03")
+    refuse(network(), path, "3 bytes, too short for any known format")
     path.write_bytes(b"PK\x03\x04 and no more of it")
     refuse(network(), path, "damaged zip archive")
     path.write_bytes(b"\x80 and no more of it")

@@ -159,6 +159,15 @@ def test_without_the_biases_before_batch_norm():
     assert count(models.create("catdog", size=16)) - count(model) == 32 + 64 + 128 + 256 + 256
 
 
+@pytest.mark.parametrize("name", models.names())
+@pytest.mark.parametrize("option", ["num_classes", "in_channels", "size"])
+@pytest.mark.parametrize("value", [0, -1, 2.0, "2", None, (32, 32)])
+def test_numbers_that_are_none(name, option, value):
+    with pytest.raises(ValueError, match="expected a whole number") as caught:
+        models.create(name, **{option: value})
+    assert str(caught.value) == f"{option} is {value!r}; expected a whole number of 1 or more"
+
+
 def test_errors():
     with pytest.raises(ValueError, match="model: 'resnet' found, expected one of catdog, "):
         models.create("resnet")

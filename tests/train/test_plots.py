@@ -12,7 +12,7 @@ from tinyconv.data import Compose, RandomErasing, RandomResizedCrop
 from tinyconv.data.dataset import ArrayDataset
 from tinyconv.train import Evaluation, History, save_pictures
 from tinyconv.train.history import Epoch
-from tinyconv.train.plots import plot_augmented, save_augmented
+from tinyconv.train.plots import plot_augmented, plot_curves, save_augmented
 
 
 def result(count, classes, channels=3, drawn=False):
@@ -41,6 +41,18 @@ def test_pictures(tmp_path, count, classes, channels, validated):
             assert picture.format == "PNG"
             picture.load()
     assert "matplotlib.pyplot" not in sys.modules
+
+
+@pytest.mark.parametrize("epochs", [[1], [4], [1, 2], [1, 2, 3]])
+def test_the_epochs_of_the_curves_are_whole_numbers(tmp_path, monkeypatch, epochs):
+    pytest.importorskip("matplotlib")
+    drawn = []
+    monkeypatch.setattr(plotting, "save", lambda figure, *_: drawn.append(figure))
+    history = History([Epoch(n, 1 / n, 0.5, 2 / n, 0.4, 0.1, 1.0) for n in epochs])
+    plot_curves(history, tmp_path / "curves.png")
+    for axes in drawn[0].axes:
+        low, high = axes.get_xlim()
+        assert [tick for tick in axes.get_xticks() if low <= tick <= high] == epochs
 
 
 @pytest.mark.parametrize(("count", "channels"), [(1, 1), (20, 3)])

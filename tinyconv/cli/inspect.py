@@ -9,6 +9,8 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tinyconv import functional as F
 from tinyconv import plotting
 from tinyconv.cli.flags import add_backend
@@ -27,6 +29,8 @@ from tinyconv.visualize import (
     plot_saliency,
 )
 
+_MOST = 8  # pictures of feature maps where no layers are named
+
 
 def add(commands: Any) -> None:
     """Add the command to the parser."""
@@ -43,7 +47,8 @@ def add(commands: Any) -> None:
         "--layer",
         metavar="NAME",
         nargs="+",
-        help="whose feature maps; * stands for any characters (default: all convolutions)",
+        help="whose feature maps; * stands for any characters (default: convolutions, at most "
+        f"{_MOST} from first to last)",
     )
     inspect.add_argument(
         "--out", metavar="FOLDER", help="(default: inspect/PHOTO's name, beside MODEL)"
@@ -73,6 +78,13 @@ def _inspect(options: argparse.Namespace) -> int:
     answer = max(probabilities, key=lambda name: probabilities[name])
     says = f"{answer} {probabilities[answer]:.1%}"
 
+    drawn = list(maps)
+    if not options.layer:
+        drawn = [call for call in maps if isinstance(layers[_layer(call)], Conv2d)]
+    convolutions = len(drawn)
+    if not options.layer and convolutions > _MOST:
+        drawn = [drawn[n] for n in np.linspace(0, convolutions - 1, _MOST).round().astype(int)]
+
     folder = _made_folder(options)
     files = [folder / "filters.png"]
     name, first = next((name, x) for name, x in layers.items() if isinstance(x, Conv2d))
@@ -80,12 +92,12 @@ def _inspect(options: argparse.Namespace) -> int:
     count, *size = weight.shape
     title = f"layer {name}: {type(first).__name__}, {count} filters of {' x '.join(map(str, size))}"
     plot_filters(weight, files[0], title)
-    for call, kind in kinds.items():
-        if options.layer or isinstance(layers[_layer(call)], Conv2d):
-            files.append(folder / f"features-{_file_name(call)}-{kind.lower()}.png")
-            count, height, width = maps[call].shape
-            title = f"layer {call}: {kind}, {count} maps of {height} x {width}"
-            plot_features(maps[call], photo, files[-1], title)
+    for call in drawn:
+        kind = kinds[call]
+        files.append(folder / f"features-{_file_name(call)}-{kind.lower()}.png")
+        count, height, width = maps[call].shape
+        title = f"layer {call}: {kind}, {count} maps of {height} x {width}"
+        plot_features(maps[call], photo, files[-1], title)
     files += [folder / "saliency.png", folder / "gradcam.png"]
     plot_saliency(input_gradient(model, images)[0], photo, files[-2], f"{says}: saliency")
     plot_grad_cam(grad_cam(model, images)[0], photo, files[-1], f"{says}: Grad-CAM")
@@ -94,6 +106,8 @@ def _inspect(options: argparse.Namespace) -> int:
     print(f"\n{folder}:")
     _print_words("", [file.name for file in files])
     if not options.layer:
+        if len(drawn) < convolutions:
+            print(f"\n{len(drawn)} of {convolutions} convolutions; --layer '*' draws all layers")
         print("\nlayers for --layer:")
         for kind in dict.fromkeys(kinds.values()):
             _print_words(f"{kind:<17}  ", [_layer(call) for call in maps if kinds[call] == kind])

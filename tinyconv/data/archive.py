@@ -38,8 +38,9 @@ def unpack(
     """Write the files of a zip or tar.gz archive, told by its content, under `folder`.
 
     `place(name)` is where a member goes, relative to `folder`, or None to leave it out. Raises
-    DataError, naming the member, for absolute paths, `..`, links, devices, names that come twice
-    and more than `max_bytes` in all, wanted or not; and for a damaged archive.
+    DataError, naming the member, for absolute paths, `..`, links, devices, names that come twice,
+    more than `max_bytes` in all and a compression other than deflate, wanted or not; and for a
+    damaged archive.
     """
     total = 0
     try:
@@ -57,7 +58,7 @@ def unpack(
                 _write(member, folder / target)
     except FileExistsError as error:
         raise DataError(f"{archive}: {error.filename} comes twice") from error
-    # RuntimeError: an encrypted zip; NotImplementedError: a compression that Python lacks
+    # RuntimeError: an encrypted zip
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, RuntimeError) as error:
         raise DataError(f"{archive}: damaged or unknown archive: {error}") from error
     except OSError as error:
@@ -72,6 +73,8 @@ def _members(archive: Path) -> Iterator[_Member]:
                 kind = "folder" if info.is_dir() else "file"
                 if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
                     kind = "a link" if stat.S_ISLNK(mode) else "neither file nor folder"
+                elif info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                    kind = "compressed by something else than deflate"
                 yield _Member(info.filename, info.file_size, kind, partial(zipped.open, info))
         return
     with tarfile.open(archive, "r:gz") as packed:

@@ -83,11 +83,14 @@ def holds(name: str, folder: PathLike) -> bool:
 def resolve(text: PathLike) -> Path:
     """The path that `text` is, or the folder of the data set of that name on this machine.
 
-    Raises DataError for neither; it says how to get a data set of the catalogue.
+    Of a folder of that name here and the data set, the folder is taken where it holds the set, or
+    where the machine has no other. Raises DataError for neither; it says how to get a data set of
+    the catalogue.
     """
     name = os.fspath(text)
     if os.path.exists(name):
-        return Path(name)
+        elsewhere = find(name) if name in CATALOGUE and not holds(name, name) else None
+        return elsewhere or Path(name)
     if name not in CATALOGUE:
         raise DataError(
             f"{name}: no such file or folder, nor a data set of the catalogue "
@@ -123,9 +126,12 @@ def get(name: str, to: PathLike | None = None) -> Path:
         raise DataError(f"{target}: cannot be made ({why}): choose a folder with --to") from error
     try:
         _make_from_any(entry, downloads, target)
+        _remove_downloads(entry, downloads)
     except DataError as error:
         raise DataError(f"{error}\n{_by_hand(name, entry, downloads)}") from error
-    _remove_downloads(entry, downloads)
+    finally:
+        with contextlib.suppress(OSError):  # what came so far, or something else, lies in it
+            downloads.rmdir()
     return target
 
 
@@ -175,7 +181,10 @@ def _make(source: Source, entry: Entry, files: Sequence[Path], target: Path) -> 
 
 def _by_hand(name: str, entry: Entry, downloads: Path) -> str:
     urls = " ".join(file.origin for file in entry.sources[0].files)
-    line = f"by hand: save {urls} in {downloads} and run this again: it verifies and unpacks them"
+    line = (
+        f"by hand: save {urls} in a folder {downloads} and run this again: it verifies and unpacks "
+        "them"
+    )
     return f"{line}; or {entry.by_hand}" if entry.by_hand else line
 
 
@@ -184,8 +193,6 @@ def _remove_downloads(entry: Entry, downloads: Path) -> None:
         for file in source.files:
             (downloads / file.name).unlink(missing_ok=True)
             (downloads / f"{file.name}.part").unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # something else lies in it
-        downloads.rmdir()
 
 
 # The catalogue ------------------------------------------------------------------------------------

@@ -154,4 +154,6 @@ def _why_unreadable(path: Path, error: Exception) -> str:
         for magic, name in _FOREIGN:
             if start.startswith(magic):
                 return f"this is {name}, expected a safetensors file"
+    if len(start) < 9:
+        return f"{len(start)} bytes, too short for any known format"
     return f"not a whole safetensors file: {error}"

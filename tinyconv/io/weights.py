@@ -5,10 +5,18 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
+import numpy as np
+
 from tinyconv.errors import DataError
 from tinyconv.io.keras_file import HDF5_MAGIC, read_keras
 from tinyconv.io.pytorch_file import PYTORCH_MAGICS, read_pth
-from tinyconv.io.tensor_file import Arrays, first_differences, read_tensors, write_tensors
+from tinyconv.io.tensor_file import (
+    Arrays,
+    first_differences,
+    first_non_finite,
+    read_tensors,
+    write_tensors,
+)
 from tinyconv.nn import Module
 
 
@@ -24,12 +32,16 @@ def load_weights(
 ) -> IncompatibleKeys:
     """Put the arrays of a file, named as in `model.state_dict()`, into the network.
 
-    Takes safetensors (a saved model too), PyTorch's .pth or .pt, and Keras' .h5 of VGG16. With
-    strict=False, missing and unexpected entries are left out and returned. Raises DataError where
-    the file is damaged or where names, shapes or dtypes differ from the network's, also where
-    nothing fits; the network is then unchanged.
+    Takes safetensors (a saved model too), PyTorch's .pth or .pt, and Keras' .h5 of VGG16. Floats
+    take the network's dtype, and "module." before all names, as DataParallel puts it, is left out.
+    With strict=False, missing and unexpected entries are left out and returned. Raises DataError
+    where the file is damaged or where names, shapes or other dtypes differ from the network's, also
+    where nothing fits; the network is then unchanged.
     """
-    state, own = read_weights(path), model.state_dict()
+    own = model.state_dict()
+    state = _cast(_without_module(read_weights(path), own), own)
+    if bad := first_non_finite(state):
+        raise DataError(f"{path}: {bad} has numbers too large for {state[bad].dtype}")
     missing = [key for key in own if key not in state]
     unexpected = [key for key in state if key not in own]
     common = {key: state[key] for key in own if key in state}
@@ -70,3 +82,20 @@ def read_weights(path: str | os.PathLike[str]) -> Arrays:
         if start.startswith(HDF5_MAGIC):
             return read_keras(path)
     return read_tensors(path)[0]
+
+
+def _without_module(state: Arrays, own: Arrays) -> Arrays:
+    """The names without the "module." that all of them have, and none of the network's."""
+    if own.keys() & state.keys() or not all(key.startswith("module.") for key in state):
+        return state
+    return {key.removeprefix("module."): array for key, array in state.items()}
+
+
+def _cast(state: Arrays, own: Arrays) -> Arrays:
+    """Floats in the dtype that the network has them in, as load_state_dict takes them."""
+    cast = dict(state)
+    with np.errstate(over="ignore"):
+        for key, array in state.items():
+            if key in own and array.dtype.kind == own[key].dtype.kind == "f":
+                cast[key] = array.astype(own[key].dtype, copy=False)
+    return cast

@@ -57,12 +57,16 @@ def create(name: str, **options: Any) -> Module:
     """A new network by name, e.g. create("catdog", num_classes=2, size=96).
 
     The module's attribute `architecture` holds the name and all options, defaults included, so
-    that a saved network can be built again. Raises ValueError for an unknown name, TypeError for an
-    unknown option.
+    that a saved network can be built again. Raises ValueError for an unknown name and for numbers
+    of classes, channels or pixels that are none, TypeError for an unknown option.
     """
     build = _entry(name)[0]
     bound = inspect.signature(build).bind(**options)
     bound.apply_defaults()
+    for option in ("num_classes", "in_channels", "size"):
+        value = bound.arguments[option]
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{option} is {value!r}; expected a whole number of 1 or more")
     model = build(**bound.arguments)
     model.architecture = {"name": name, **bound.arguments}
     return model

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy
+
+from tinyconv.errors import ShapeError
 from tinyconv.nn.module import Module
 from tinyconv.nn.symbolic import Call, SymbolicTensor
 
@@ -39,8 +42,9 @@ class Model(Module):
         model = nn.Model(x, nn.Linear(6272, 10)(nn.Flatten()(y)))
 
     `inputs` and `outputs` are symbolic tensors, one or a list of them. The module takes the inputs
-    one after another and returns one tensor, or a tuple where `outputs` is a list. A layer that
-    was called several times is there once, with one set of weights.
+    one after another, any number of images but in the shapes that were given, and returns one
+    tensor, or a tuple where `outputs` is a list. A layer that was called several times is there
+    once, with one set of weights.
 
     Layers are named by their class and their number among those of the class, in the order of their
     first calls: "conv2d_1", "conv2d_2"; `names` gives other ones, {"stem": layer}. So names, and
@@ -66,6 +70,7 @@ class Model(Module):
         calls = _calls_between(starts, ends)
         layers = _named(calls, names or {})
         self.input_shapes = [x.shape for x in starts]
+        self._inputs = [repr(x) for x in starts]
         self.several = isinstance(outputs, list | tuple)
         self._plan(calls, starts, ends, {layer: name for name, layer in layers.items()})
         for name, layer in layers.items():
@@ -107,6 +112,9 @@ class Model(Module):
                 f"Model: {len(inputs)} inputs found, expected {len(self._starts)}, of the shapes "
                 f"{shapes.replace('None', 'N')}"
             )
+        for x, shape, name in zip(inputs, self.input_shapes, self._inputs, strict=True):
+            if numpy.shape(x)[1:] != shape[1:]:
+                raise ShapeError(f"shape {numpy.shape(x)} found for the {name}")
         values: dict[_Value, Any] = dict(zip(self._starts, inputs, strict=True))
         for step in self._steps:
             layer = self._modules[step.layer]

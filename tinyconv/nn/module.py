@@ -10,7 +10,7 @@ import numpy
 
 from tinyconv.backend import Array, asarray, to_numpy
 from tinyconv.errors import ShapeError
-from tinyconv.nn.symbolic import SymbolicTensor, symbolic_call
+from tinyconv.nn.symbolic import SymbolicTensor, contains, layer_name, symbolic_call
 from tinyconv.recorder import recorder
 from tinyconv.tensor import Tensor
 
@@ -64,9 +64,8 @@ class Module:
         raise TypeError(f"{type(self).__name__} defines no forward")
 
     def __call__(self, *inputs: Any, **settings: Any) -> Any:
-        for x in inputs:
-            if isinstance(x, SymbolicTensor):
-                return symbolic_call(self, inputs, settings)
+        if contains((*inputs, *settings.values()), SymbolicTensor):
+            return symbolic_call(self, inputs, settings)
         if record := recorder():
             record.uses(self)
         try:
@@ -86,9 +85,9 @@ class Module:
         error.layer = self._naming(error.module)
 
     def _naming(self, inside: Module) -> str:
-        """How messages name a module inside of this one: by its path and its settings."""
+        """How messages name a module inside of this one: by its path, and a layer's settings."""
         path = next((name for name, module in self.named_modules() if module is inside), "")
-        return f"layer {path!r} {inside!r}" if path else repr(inside)
+        return f"layer {path!r} {layer_name(inside)}" if path else layer_name(inside)
 
     # Registration ---------------------------------------------------------------------------------
 
@@ -142,8 +141,13 @@ class Module:
 
         `inputs` is the tuple of positional arguments. What the hook returns takes the place of the
         output, unless it is None. A step with hooks in it is not compiled: tinyconv.compile raises
-        CompileError, or with strict=False runs it as it is.
+        CompileError, or with strict=False runs it as it is. Raises TypeError for no function.
         """
+        if not callable(hook):
+            raise TypeError(
+                f"register_forward_hook: {hook!r} found, expected a function "
+                "hook(module, inputs, output)"
+            )
         return HookHandle(self, hook)
 
     # Walking --------------------------------------------------------------------------------------
@@ -270,7 +274,8 @@ class Module:
         evaluation mode, whatever train() says: batch norms use their running statistics and leave
         them as they are, dropout is off. With statistics=False (PyTorch's requires_grad_(False))
         modes follow train(): the running statistics still move, dropout is still on. A name of a
-        single weight never changes a mode. Raises ValueError for a name that is not there.
+        single weight never changes a mode. Raises ValueError for a name that is not there,
+        TypeError for anything but names.
         """
         modules, parameters = self._named(names)
         for parameter in parameters:
@@ -305,6 +310,11 @@ class Module:
         modules: set[Module] = set()
         parameters: set[Parameter] = set()
         for pattern in patterns:
+            if not isinstance(pattern, str):
+                raise TypeError(
+                    f"{pattern!r} found, expected names of modules or weights as texts, one after "
+                    'another: "features", "0"'
+                )
             found = [m for path, m in all_modules.items() if fnmatchcase(path, pattern)]
             single = [p for path, p in all_parameters.items() if fnmatchcase(path, pattern)]
             if not found and not single:

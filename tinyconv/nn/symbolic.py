@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -36,6 +36,7 @@ class SymbolicTensor:
 
     `shape` is (None, ...), None being the number of images. Layers called on symbolic tensors give
     symbolic tensors; + - * of two, or of one and a number, are layers too (nn.Add and so on).
+    All else, a function of tinyconv.functional too, belongs into the forward of a module.
     """
 
     __array_ufunc__ = None  # so that `array + symbolic` comes to __radd__
@@ -45,7 +46,7 @@ class SymbolicTensor:
         self.call = call
 
     def __repr__(self) -> str:
-        source = f"output of {_name(self.call.layer)}" if self.call else "input"
+        source = f"output of {layer_name(self.call.layer)}" if self.call else "input"
         return f"{source} of shape {_text(self.shape)}"
 
     # The layers that add and multiply are modules, which are made to know this class.
@@ -76,12 +77,15 @@ class SymbolicTensor:
     def _no_values(self, *_: Any, **__: Any) -> NoReturn:
         """Raises TypeError, in the place of all that looks at values."""
         raise TypeError(
-            f"the {self!r} is symbolic and has no values: call layers of nn on it rather than "
-            "functions, and the nn.Model that comes of it on arrays"
+            f"the {self!r} is symbolic and has no values: only layers (modules) take it, and "
+            "+ - * with another one or a number; call the nn.Model that comes of it on arrays"
         )
 
     numpy = item = __array__ = __bool__ = __float__ = __int__ = _no_values
     __len__ = __iter__ = __getitem__ = __contains__ = _no_values
+    __truediv__ = __rtruediv__ = __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = _no_values
+    __pow__ = __rpow__ = __matmul__ = __rmatmul__ = __neg__ = __abs__ = _no_values
+    __lt__ = __le__ = __gt__ = __ge__ = _no_values
 
 
 class Input(SymbolicTensor):
@@ -105,17 +109,29 @@ class Input(SymbolicTensor):
 def symbolic_call(layer: Module, arguments: tuple[Any, ...], settings: dict[str, Any]) -> Any:
     """What the layer returns for symbolic tensors: one, or a tuple of them.
 
-    The layer is asked for its shapes with no_grad and in evaluation mode, so that nothing of it
-    changes. Raises ShapeError that names the layer and where its inputs come from where it cannot
-    take them, TypeError where it returns anything but tensors.
+    The layer is asked for its shapes with no_grad, in evaluation mode and without its hooks, so
+    that nothing of it changes. Raises ShapeError that names the layer and where its inputs come
+    from where it cannot take them, TypeError where it returns anything but tensors, for symbolic
+    tensors in lists or by keyword and for tensors that no layer holds.
     """
+    nested = [a for a in arguments if not isinstance(a, SymbolicTensor)]
+    if contains([*nested, settings], SymbolicTensor):
+        raise TypeError(
+            f"{layer_name(layer)}: symbolic tensors found in a list or by keyword: give them one "
+            "after another, layer(x, y)"
+        )
+    if contains([arguments, settings], Tensor):
+        raise TypeError(
+            f"{layer_name(layer)}: a Tensor or Parameter found beside a symbolic tensor, which the "
+            "model would not know: a layer has to hold it, a module whose forward uses it"
+        )
     try:
         images, result = _dry_run(layer, arguments, settings)
     except ValueError as error:
         inputs = " and ".join(f"the {a!r}" for a in arguments if isinstance(a, SymbolicTensor))
         own = isinstance(error, ShapeError) and error.module is layer
         raise ShapeError(
-            f"{_name(layer)} cannot take {inputs}: {error.args[0] if own else error}"
+            f"{layer_name(layer)} cannot take {inputs}: {error.args[0] if own else error}"
         ) from error
     several = isinstance(result, tuple | list)
     made = Call(layer, arguments, settings, several)
@@ -140,32 +156,46 @@ def _dry_run(layer: Module, arguments: tuple[Any, ...], settings: dict[str, Any]
             **settings,
         )
 
-    modes = [(module, module.training) for module in layer.modules()]
+    before = [(module, module.training, module._forward_hooks) for module in layer.modules()]
     layer.eval()
+    for module, *_ in before:  # a hook expects real images
+        module._forward_hooks = {}
     try:
         with no_grad():
             with suppress(Exception):
                 return 0, run(0)
             return 1, run(1)
     finally:
-        for module, training in modes:
-            module.training = training
+        for module, training, hooks in before:
+            module.training, module._forward_hooks = training, hooks
 
 
 def _symbolic(y: Any, images: int, made: Call) -> SymbolicTensor:
     if not isinstance(y, Tensor):
         raise TypeError(
-            f"{_name(made.layer)} returns {type(y).__name__}, expected a tensor or a tuple of them"
+            f"{layer_name(made.layer)} returns {type(y).__name__}, expected a tensor or a tuple of "
+            "them"
         )
     if y.shape[:1] != (images,):
         raise ShapeError(
-            f"{_name(made.layer)} returns shape {y.shape} for {images} images, expected the number "
-            "of images first"
+            f"{layer_name(made.layer)} returns shape {y.shape} for {images} images, expected the "
+            "number of images first"
         )
     return SymbolicTensor((None, *y.shape[1:]), made)
 
 
-def _name(layer: Module) -> str:
+def contains(values: Iterable[Any], kind: type) -> bool:
+    """Whether a `kind` is among the values, or in lists, tuples or dictionaries among them."""
+    for value in values:
+        if isinstance(value, kind):
+            return True
+        inside = value.values() if isinstance(value, dict) else value
+        if isinstance(value, list | tuple | dict) and contains(inside, kind):
+            return True
+    return False
+
+
+def layer_name(layer: Module) -> str:
     """A layer in one line."""
     return type(layer).__name__ if any(layer.children()) else repr(layer)
 

@@ -62,7 +62,7 @@ def plot_curves(history: History, path: str | os.PathLike[str], drawn: bool = Fa
             if None not in values:
                 axes.plot(epochs, values, marker=".", label=label)
         axes.set(xlabel="epoch", ylabel=name)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axes.grid(alpha=0.3)
         axes.legend()
     plotting.save(figure, path, "training" + (f" on {_DRAWN}" if drawn else ""))

@@ -22,8 +22,7 @@ from tinyconv.compiler import compile
 from tinyconv.data import Dataset, Loader
 from tinyconv.data.progress import with_progress
 from tinyconv.errors import DataError
-from tinyconv.io import read_tensors, read_weights, write_tensors
-from tinyconv.io.tensor_file import first_differences
+from tinyconv.io import load_weights, read_tensors, write_tensors
 from tinyconv.nn import Module, Sequential
 from tinyconv.optim import Adam
 from tinyconv.optim.lr_scheduler import CosineAnnealingLR
@@ -144,11 +143,8 @@ def pretrained(
     model = models.create(name, num_classes=num_classes, size=size, **_NEW_HEAD.get(name, {}))
     if not isinstance(model, Sequential):
         raise ValueError(f"pretrained: {name} is no Sequential; its last layer cannot be told")
-    body, found = model[:-1], read_weights(path)
-    wanted = body.state_dict()
-    if difference := first_differences({key: found[key] for key in wanted if key in found}, wanted):
-        raise DataError(f"{path}: does not fit {name}: {difference}")
-    body.load_state_dict({key: found[key] for key in wanted})
+    if missing := load_weights(model[:-1], path, strict=False).missing_keys:
+        raise DataError(f"{path}: lacks weights of {name}: {', '.join(missing[:5])}")
     return model
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tinyconv.data.transforms import (
     CenterCrop,
     ColorJitter,
     Compose,
+    CutMix,
+    Mix,
     MixUp,
     Normalize,
     RandomAffine,
@@ -56,6 +59,29 @@ def test_all_randomness_comes_from_the_generator(transform: Transform, channels:
     assert len({result.tobytes() for result in results}) > 1
 
 
+@pytest.mark.parametrize(
+    ("image", "found"),
+    [
+        (np.zeros((28, 28), np.uint8), r"uint8 \(28, 28\)"),
+        (np.zeros((3, 28, 28), np.uint8), r"uint8 \(3, 28, 28\)"),
+        (np.zeros((28, 28, 3), np.float32), r"float32 \(28, 28, 3\)"),
+    ],
+)
+@pytest.mark.parametrize("transform", RANDOM, ids=lambda transform: type(transform).__name__)
+def test_what_is_no_image(transform: Transform, image: np.ndarray, found: str) -> None:
+    with pytest.raises(ShapeError, match=rf"the image is {found}; expected uint8 \(H, W, C\)"):
+        transform(image, rng())
+    with pytest.raises(TypeError, match="the image is of type Image; expected an array"):
+        transform(Image.new("RGB", (28, 28)), rng())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("mix", [MixUp(num_classes=3), CutMix(num_classes=3)])
+def test_compose_takes_no_mixes(mix: Mix) -> None:
+    for transforms in ([mix], [Resize(3), RandomChoice([mix])]):
+        with pytest.raises(TypeError, match=r"Compose: (MixUp|CutMix)\(.*give it to Loader\(mix="):
+            Compose(transforms)  # type: ignore[arg-type]
+
+
 def test_compose_applies_in_order_with_one_stream() -> None:
     image = coordinates(8, 8)
     both = Compose([RandomCrop(6), RandomHorizontalFlip()])
@@ -101,6 +127,8 @@ def test_what_cannot_be_normalized() -> None:
         Normalize([0.5], [0.5, 0.5])
     with pytest.raises(ValueError, match="std above 0"):
         Normalize([0.5], [0])
+    with pytest.raises(ValueError, match=r"mean is 0\.5 and std 0\.5; expected one number of each"):
+        Normalize(0.5, 0.5)  # type: ignore[arg-type]
     with pytest.raises(ShapeError, match=r"image is uint8 \(4, 4, 1\); expected uint8 \(H, W, 3\)"):
         Normalize([0.5] * 3, [0.5] * 3)(noise(4, 4, 1))
     with pytest.raises(ShapeError, match="image is float32"):

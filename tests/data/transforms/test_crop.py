@@ -67,6 +67,20 @@ def test_random_crop_pads_with_black() -> None:
     assert seen == {0, 4, 7}  # centred, moved to a side, moved to a corner
 
 
+@pytest.mark.parametrize(
+    ("padding", "left", "top", "right", "bottom"),
+    [(2, 2, 2, 2, 2), ((1, 2), 1, 2, 1, 2), ([1, 2, 3, 0], 1, 2, 3, 0)],
+)
+def test_padding_of_the_sides(
+    padding: int | tuple[int, ...], left: int, top: int, right: int, bottom: int
+) -> None:
+    height, width = 4 + top + bottom, 5 + left + right
+    whole = RandomCrop((height, width), padding)(coordinates(4, 5), rng())
+    expected = np.zeros((height, width, 3), np.uint8)
+    expected[top : top + 4, left : left + 5] = coordinates(4, 5)
+    np.testing.assert_array_equal(whole, expected)
+
+
 def test_flip() -> None:
     image, generator = coordinates(3, 4), rng()
     np.testing.assert_array_equal(RandomHorizontalFlip(1)(image, generator), image[:, ::-1])
@@ -136,10 +150,12 @@ def test_a_crop_larger_than_the_image(crop: CenterCrop | RandomCrop) -> None:
 def test_settings_that_are_none() -> None:
     with pytest.raises(ValueError, match="size is 0"):
         CenterCrop(0)
-    with pytest.raises(ValueError, match="padding is -1"):
-        RandomCrop(4, padding=-1)
-    with pytest.raises(ValueError, match=r"p is 1\.5"):
-        RandomHorizontalFlip(1.5)
+    for padding in (-1, (1, -1), (1, 2, 3), (), 1.5, "4", None, np.array([1, 2])):
+        with pytest.raises(ValueError, match=r"padding is .*expected 0 or more pixels, \(x, y\)"):
+            RandomCrop(4, padding=padding)  # type: ignore[arg-type]
+    for p in (1.5, "0.5", None):
+        with pytest.raises(ValueError, match=r"p is .*; expected a probability from 0 to 1"):
+            RandomHorizontalFlip(p)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="size is"):
         Resize((3, 0))
     with pytest.raises(ValueError, match=r"scale is \(0, 1\); .*low <= high, above 0, at most 1"):

@@ -148,16 +148,26 @@ def test_settings_that_are_none() -> None:
         RandomRotation(-5)
     with pytest.raises(ValueError, match=r"degrees is \(1, 2, 3\); expected \(low, high\)"):
         RandomAffine((1, 2, 3))
-    with pytest.raises(ValueError, match=r"translate is \(0\.1, 2\)"):
-        RandomAffine(0, translate=(0.1, 2))
+    for degrees in (np.array([1, 2]), None):
+        with pytest.raises(
+            ValueError, match=r"degrees is .*; expected 0 or more, or \(low, high\)"
+        ):
+            RandomRotation(degrees)  # type: ignore[arg-type]
+    for degrees in ("30", ("1", "2")):
+        with pytest.raises(ValueError, match=r"degrees is .*; expected \(low, high\)"):
+            RandomRotation(degrees)  # type: ignore[arg-type]
+    for translate in ((0.1, 2), 0.1, "ab", (0.1,)):
+        with pytest.raises(ValueError, match=r"translate is .*; expected two shares \(x, y\)"):
+            RandomAffine(0, translate=translate)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"scale is \(0, 1\); .*above 0"):
         RandomAffine(0, scale=(0, 1))
     with pytest.raises(ValueError, match="shear is 95; expected 0 or more to 90"):
         RandomAffine(0, shear=95)
     with pytest.raises(ValueError, match="interpolation is 'cubic'; expected one of nearest, bil"):
         RandomRotation(5, "cubic")
-    with pytest.raises(ValueError, match="fill is 256; expected a number from 0 to 255"):
-        RandomAffine(5, fill=256)
+    for fill in (256, "red", None):
+        with pytest.raises(ValueError, match=r"fill is .*; expected a number from 0 to 255"):
+            RandomAffine(5, fill=fill)  # type: ignore[arg-type]
 
 
 def test_a_fill_of_another_number_of_channels() -> None:

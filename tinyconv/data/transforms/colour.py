@@ -12,11 +12,11 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
 from tinyconv.data.transforms.check import Numbers, as_spread
-from tinyconv.data.transforms.compose import Settings
+from tinyconv.data.transforms.compose import ImageTransform
 from tinyconv.data.transforms.pillow import from_pillow, to_pillow
 
 
-class ColorJitter(Settings):
+class ColorJitter(ImageTransform):
     """Adjust brightness, contrast, saturation and hue by amounts drawn evenly, in random order.
 
     The first three take a factor from (low, high), or a number s for (max(0, 1 - s), 1 + s); the
@@ -36,7 +36,7 @@ class ColorJitter(Settings):
         self.saturation = as_spread("saturation", saturation, 1, 0, math.inf)
         self.hue = as_spread("hue", hue, 0, -0.5, 0.5)
 
-    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def apply(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         adjustments = (
             (adjust_brightness, self.brightness, 1),
             (adjust_contrast, self.contrast, 1),

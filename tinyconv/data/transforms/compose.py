@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from tinyconv.errors import ShapeError
+
 Transform = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
@@ -18,11 +20,43 @@ class Settings:
         return f"{type(self).__name__}({shown})"
 
 
+class ImageTransform(Settings):
+    """Base of the transforms of one image, which `apply` changes."""
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        if not isinstance(image, np.ndarray):
+            raise TypeError(
+                f"{self!r}: the image is of type {type(image).__name__}; expected an array"
+            )
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3):
+            raise ShapeError(
+                f"{self!r}: the image is {image.dtype} {image.shape}; expected uint8 (H, W, C), "
+                "C = 1 or 3"
+            )
+        return self.apply(image, rng)
+
+    def apply(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """The image changed; the one given stays as it is."""
+        raise NotImplementedError
+
+
+class BatchMix(Settings):
+    """Base of the mixes, which take a batch and its labels (see mix.py)."""
+
+
 class Compose:
-    """One transform after another."""
+    """One transform after another. Raises TypeError for a mix, which is for Loader(mix=...)."""
 
     def __init__(self, transforms: Sequence[Transform]) -> None:
         self.transforms = list(transforms)
+        for transform in self.transforms:
+            choices = transform.transforms if isinstance(transform, RandomChoice) else [transform]
+            for choice in choices:
+                if isinstance(choice, BatchMix):
+                    raise TypeError(
+                        f"Compose: {choice!r} mixes a batch and its labels: give it to "
+                        "Loader(mix=...), and to Compose what changes one image"
+                    )
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         for transform in self.transforms:

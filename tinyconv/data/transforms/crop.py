@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
 
 from tinyconv.data.image import as_height_width
-from tinyconv.data.transforms.check import as_probability, as_range
-from tinyconv.data.transforms.compose import Settings
+from tinyconv.data.transforms.check import as_padding, as_probability, as_range
+from tinyconv.data.transforms.compose import ImageTransform
 from tinyconv.data.transforms.pillow import from_pillow, to_pillow
 from tinyconv.errors import ShapeError
 
 
-class Resize(Settings):
+class Resize(ImageTransform):
     """Resize to (height, width); one number is the new length of the shorter edge, the proportions
     kept. Bilinear and antialiased."""
 
@@ -22,7 +23,7 @@ class Resize(Settings):
         as_height_width(size)
         self.size = size
 
-    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def apply(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         height, width, _ = image.shape
         if not isinstance(self.size, int):
             height, width = self.size
@@ -33,36 +34,38 @@ class Resize(Settings):
         return _resize(image, (height, width))
 
 
-class CenterCrop(Settings):
-    """Cut (height, width), or a square, out of the middle; ShapeError for a smaller image."""
+class CenterCrop(ImageTransform):
+    """Cut (height, width), or a square, out of the middle; ShapeError for a smaller image, which
+    torchvision pads with black."""
 
     def __init__(self, size: int | tuple[int, int]) -> None:
         self.size = as_height_width(size)
 
-    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def apply(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         room_y, room_x = _room(self, image, self.size)
         return _cut(image, round(room_y / 2), round(room_x / 2), self.size)
 
 
-class RandomCrop(Settings):
-    """Cut (height, width), or a square, out at a random place, after adding `padding` black pixels
-    on every side; ShapeError for an image that is smaller even so."""
+class RandomCrop(ImageTransform):
+    """Cut (height, width), or a square, out at a random place, after adding `padding` black pixels:
+    one number for every side, (x, y), or (left, top, right, bottom). ShapeError for an image that
+    is smaller even so."""
 
-    def __init__(self, size: int | tuple[int, int], padding: int = 0) -> None:
-        if padding < 0:
-            raise ValueError(f"padding is {padding}; expected 0 or more")
+    def __init__(self, size: int | tuple[int, int], padding: int | Sequence[int] = 0) -> None:
+        as_padding("padding", padding)
         self.size = as_height_width(size)
         self.padding = padding
 
-    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        if self.padding:
-            image = np.pad(image, ((self.padding,) * 2, (self.padding,) * 2, (0, 0)))
+    def apply(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        left, top, right, bottom = as_padding("padding", self.padding)
+        if left or top or right or bottom:
+            image = np.pad(image, ((top, bottom), (left, right), (0, 0)))
         room_y, room_x = _room(self, image, self.size)
-        top, left = rng.integers(room_y + 1), rng.integers(room_x + 1)
-        return _cut(image, int(top), int(left), self.size)
+        top, left = int(rng.integers(room_y + 1)), int(rng.integers(room_x + 1))
+        return _cut(image, top, left, self.size)
 
 
-class RandomResizedCrop(Settings):
+class RandomResizedCrop(ImageTransform):
     """Cut out a random part and resize it to (height, width), or a square: how Inception networks
     were trained (Szegedy et al., "Going deeper with convolutions", 2015).
 
@@ -81,7 +84,7 @@ class RandomResizedCrop(Settings):
         self.scale = as_range("scale", scale, above=0, most=1)
         self.ratio = as_range("ratio", ratio, above=0)
 
-    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def apply(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         top, left, height, width = self.draw(image.shape[0], image.shape[1], rng)
         return _resize(_cut(image, top, left, (height, width)), self.size)
 
@@ -98,13 +101,13 @@ class RandomResizedCrop(Settings):
         return (height - cut_h) // 2, (width - cut_w) // 2, cut_h, cut_w
 
 
-class RandomHorizontalFlip(Settings):
+class RandomHorizontalFlip(ImageTransform):
     """Mirror left and right with probability `p`."""
 
     def __init__(self, p: float = 0.5) -> None:
         self.p = as_probability("p", p)
 
-    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def apply(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         return image[:, ::-1] if rng.random() < self.p else image
 
 

@@ -13,11 +13,11 @@ from tinyconv.data.transforms.check import (
     as_range,
     for_channels,
 )
-from tinyconv.data.transforms.compose import Settings
+from tinyconv.data.transforms.compose import ImageTransform
 from tinyconv.data.transforms.crop import draw_sides
 
 
-class RandomErasing(Settings):
+class RandomErasing(ImageTransform):
     """With probability `p` paint over a random rectangle (Zhong et al., "Random Erasing Data
     Augmentation", 2017).
 
@@ -41,7 +41,7 @@ class RandomErasing(Settings):
             raise ValueError(f'value is {value!r}; expected a colour or "random"')
         self.value = value if isinstance(value, str) else as_colour("value", value)
 
-    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def apply(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         if rng.random() >= self.p:
             return image
         top, left, height, width = self.draw(image.shape[0], image.shape[1], rng)

@@ -12,17 +12,18 @@ from tinyconv.data.transforms.check import (
     Numbers,
     as_colour,
     as_interpolation,
+    as_numbers,
     as_range,
     as_spread,
     for_channels,
 )
-from tinyconv.data.transforms.compose import Settings
+from tinyconv.data.transforms.compose import ImageTransform
 from tinyconv.data.transforms.pillow import RESAMPLING, from_pillow, to_pillow
 
 Pair = tuple[float, float]
 
 
-class RandomRotation(Settings):
+class RandomRotation(ImageTransform):
     """Turn by an angle drawn evenly from `degrees`: (least, most), or a number d for (-d, d).
 
     Positive angles turn anticlockwise, about `center` (x, y), by default the middle. `expand`
@@ -43,12 +44,12 @@ class RandomRotation(Settings):
         self.center = center
         self.fill = as_colour("fill", fill)
 
-    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def apply(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         angle = rng.uniform(*self.degrees)
         return rotate(image, angle, self.interpolation, self.expand, self.center, self.fill)
 
 
-class RandomAffine(Settings):
+class RandomAffine(ImageTransform):
     """Turn, shift, zoom and shear at once, each by an amount drawn evenly.
 
     degrees     angle, clockwise: (least, most), or a number d for (-d, d)
@@ -71,8 +72,9 @@ class RandomAffine(Settings):
         fill: Numbers = 0,
         center: Pair | None = None,
     ) -> None:
+        shares = as_numbers(translate)
         if translate is not None and not (
-            len(translate) == 2 and all(0 <= share <= 1 for share in translate)
+            len(shares) == 2 and all(0 <= share <= 1 for share in shares)
         ):
             raise ValueError(f"translate is {translate!r}; expected two shares (x, y) from 0 to 1")
         self.degrees = as_spread("degrees", degrees, 0, -math.inf, math.inf)
@@ -83,7 +85,7 @@ class RandomAffine(Settings):
         self.fill = as_colour("fill", fill)
         self.center = center
 
-    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def apply(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         angle, translate, scale, shear = self.draw(image.shape[0], image.shape[1], rng)
         how = (self.interpolation, self.fill, self.center)
         return affine(image, angle, translate, scale, shear, *how)

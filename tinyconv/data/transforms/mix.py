@@ -13,13 +13,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tinyconv.data.transforms.compose import Settings
+from tinyconv.data.transforms.compose import BatchMix
 from tinyconv.errors import ShapeError
 
 Mix = Callable[[np.ndarray, np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray]]
 
 
-class MixUp(Settings):
+class MixUp(BatchMix):
     """l image + (1 - l) other, with l drawn from Beta(alpha, alpha) for the whole batch.
 
     Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2018. Values are rounded.
@@ -39,7 +39,7 @@ class MixUp(Settings):
         return mixed, _blend(one_hot, np.roll(one_hot, 1, axis=0), share)
 
 
-class CutMix(Settings):
+class CutMix(BatchMix):
     """A rectangle of each image replaced by that of the other, the same for the whole batch.
 
     Its sides are sqrt(1 - l) of the image's, l drawn from Beta(alpha, alpha), and its middle is

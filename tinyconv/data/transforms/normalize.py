@@ -18,7 +18,11 @@ class Normalize(Settings):
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        if not (len(mean) == len(std) > 0 and all(value > 0 for value in std)):
+        if not (
+            np.ndim(mean) == np.ndim(std) == 1
+            and len(mean) == len(std) > 0
+            and all(value > 0 for value in std)
+        ):
             raise ValueError(
                 f"mean is {mean!r} and std {std!r}; expected one number of each for every channel, "
                 "std above 0"

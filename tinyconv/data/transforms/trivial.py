@@ -14,7 +14,7 @@ import numpy as np
 
 from tinyconv.data.transforms import colour
 from tinyconv.data.transforms.check import Numbers, as_colour, as_interpolation
-from tinyconv.data.transforms.compose import Settings
+from tinyconv.data.transforms.compose import ImageTransform
 from tinyconv.data.transforms.geometry import affine, rotate
 
 
@@ -76,7 +76,7 @@ OPERATIONS = {
 }  # fmt: skip
 
 
-class TrivialAugmentWide(Settings):
+class TrivialAugmentWide(ImageTransform):
     """One of 14 operations, with one of `num_magnitude_bins` strengths, all equally likely.
 
     `fill` is the colour where a moved image leaves nothing.
@@ -91,7 +91,7 @@ class TrivialAugmentWide(Settings):
         self.interpolation = as_interpolation(interpolation)
         self.fill = as_colour("fill", fill)
 
-    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def apply(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         name, magnitude = self.draw(rng)
         how = {"interpolation": self.interpolation, "fill": self.fill}
         return OPERATIONS[name].apply(image, magnitude, how)

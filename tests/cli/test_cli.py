@@ -143,3 +143,27 @@ def test_grey_networks_take_colour_photos(tmp_path, photos, capsys):
     save_model(path, model, ModelCard(model.architecture, ["a", "b"], (28, 28), 1, [0.5], [0.5]))
     assert run("predict", path, photos / "cats") == 0
     assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_evaluate_takes_the_test_part_of_a_data_set(model_file, photos, tmp_path, capsys):
+    root = tmp_path / "set"
+    for part, count in (("train", 3), ("test", 2)):
+        for kind in ("cats", "dogs"):
+            for number in range(count):
+                path = root / part / kind / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", (20, 30), "red").save(path)
+    assert run("evaluate", model_file, root, "--json") == 0
+    out = capsys.readouterr()
+    assert json.loads(out.out)["images"] == 4
+    assert str(root / "test") in out.err
+
+
+def test_evaluate_takes_cats_and_dogs_of_cifar10(model_file, tmp_path, capsys):
+    records = np.zeros((10, 3073), np.uint8)
+    records[:, 0] = np.arange(10)
+    for name in (*(f"data_batch_{n}.bin" for n in range(1, 6)), "test_batch.bin"):
+        (tmp_path / name).write_bytes(np.repeat(records, 1000, axis=0).tobytes())
+    assert run("evaluate", model_file, tmp_path, "--json") == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert (figures["images"], figures["accuracy"]) == (2000, 0.5)

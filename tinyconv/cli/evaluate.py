@@ -11,7 +11,16 @@ from typing import Any, Literal
 import numpy as np
 
 from tinyconv.cli.flags import add_backend, add_batch_size
-from tinyconv.data import Dataset, ImageFolder, catalogue, mnist
+from tinyconv.data import (
+    Dataset,
+    ImageFolder,
+    Resize,
+    Transformed,
+    catalogue,
+    cifar10,
+    find_splits,
+    mnist,
+)
 from tinyconv.errors import DataError
 from tinyconv.io import ModelCard, load_model
 from tinyconv.train import evaluate, per_class
@@ -69,8 +78,17 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _labelled(folder: str, card: ModelCard, on_error: Literal["stop", "skip"]) -> Dataset:
-    """The labelled images of `folder`, their class numbers being those of the model."""
-    folder = str(catalogue.resolve(folder))
+    """The labelled images of `folder`, their class numbers being those of the model.
+
+    Of a data set with a test part that part is taken; the message on stderr names it.
+    """
+    root = catalogue.resolve(folder)
+    if catalogue.holds("cifar10", root):
+        return Transformed(cifar10(root, train=False, classes=card.classes), Resize(card.size))
+    test = find_splits(root)[1] if root.is_dir() else None
+    if test is not None:
+        sys.stderr.write(f"the test part of {root}: {test}\n")
+    folder = str(test or root)
     if any(Path(folder).glob("*ubyte*")) or any(Path(folder).glob("MNIST/raw/*ubyte*")):
         digits = mnist(folder, train=False, classes=card.classes)
         if digits.image(0).shape != (*card.size, card.channels):

@@ -8,7 +8,7 @@ from tinyconv import models, nn
 from tinyconv.data import ArrayDataset
 from tinyconv.errors import DataError
 from tinyconv.io import save_weights
-from tinyconv.train import Settings, extract_features, pretrained, train_head
+from tinyconv.train import Settings, extract_features, pretrained, train_head, transfer
 from tinyconv.train.evaluation import network_input
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
@@ -68,6 +68,32 @@ def test_the_head_learns_and_the_body_stays(weights, eager):
     assert history.best("val_accuracy").val_accuracy == 1.0
     for key, value in model[:-1].state_dict().items():
         np.testing.assert_array_equal(value, before[key])
+
+
+def test_features_are_kept_for_the_same_weights_and_pixels(tmp_path, monkeypatch):
+    tc.manual_seed(0)
+    body = nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(48, 4))
+    path, settings = tmp_path / "head" / "features.safetensors", Settings(workers=0)
+    runs = []
+    extract = transfer.extract_features
+    monkeypatch.setattr(
+        transfer, "extract_features", lambda *args: runs.append(1) or extract(*args)
+    )
+
+    def features(dataset):
+        return transfer.cached_features(path, body, {"train": dataset}, MEAN, STD, settings)[
+            "train"
+        ].features
+
+    first = features(images(6, 0))
+    np.testing.assert_array_equal(features(images(6, 0)), first)
+    assert len(runs) == 1
+    features(images(6, 1))  # the same names and labels, other pixels
+    body[2].weight.data[0, 0] += 1
+    assert not np.array_equal(features(images(6, 1)), first)
+    path.write_bytes(b"damaged")
+    features(images(6, 1))
+    assert len(runs) == 4
 
 
 def test_what_cannot_be_had(tmp_path, weights, monkeypatch):

@@ -206,7 +206,7 @@ class _Run:
         self.settings = self.trainer._settings | {
             "classes": self.train.dataset.classes,
             "training images": len(self.train.dataset),
-            "checksum of the training images' names and labels": fingerprint(self.train.dataset),
+            "checksum of the training images' names and labels": _fingerprint(self.train.dataset),
             "validation images": len(self.validation) if self.validation is not None else None,
             "batch_size": self.train.batch_size,
             "shuffle": self.train.shuffle,
@@ -370,7 +370,7 @@ class _Run:
         )
 
 
-def fingerprint(dataset: Dataset) -> int:
+def _fingerprint(dataset: Dataset) -> int:
     """A number that tells a data set from another one of the same size."""
     names = "\n".join(dataset.name(index) for index in range(len(dataset)))
     return zlib.crc32(names.encode(errors="surrogateescape"), zlib.crc32(dataset.labels.tobytes()))

@@ -10,7 +10,7 @@ import importlib.util
 import os
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,7 +30,7 @@ from tinyconv.tensor import Tensor, no_grad
 from tinyconv.train.evaluation import network_input
 from tinyconv.train.history import History
 from tinyconv.train.settings import Settings
-from tinyconv.train.trainer import Trainer, fingerprint
+from tinyconv.train.trainer import Trainer
 
 
 class Features(Dataset):
@@ -99,19 +99,15 @@ def cached_features(
 ) -> dict[str, Features]:
     """`extract_features` of each of `sets`, kept in the file `path` for the next run.
 
-    The file is used again where it was made by the same weights from the same images, told by
-    names, labels and size. Raises DataError where it cannot be written.
+    The file is used again where it was made by the same weights from the same pixels, told by
+    their checksums. Raises DataError where it cannot be written.
     """
-    state = body.state_dict()
-    weights = 0
-    for name in sorted(state):
-        weights = zlib.crc32(state[name].tobytes(), zlib.crc32(name.encode(), weights))
     made_from = {
         "format": "tinyconv features",
-        "weights": weights,
+        "weights": _checksum(array for _, array in sorted(body.state_dict().items())),
         "normalisation": [list(mean), list(std)],
         "images": {
-            name: [fingerprint(part), len(part), *part.image(0).shape]
+            name: [len(part), *part.image(0).shape, _checksum(map(part.image, range(len(part))))]
             for name, part in sets.items()
         },
     }
@@ -128,6 +124,13 @@ def cached_features(
     path.parent.mkdir(parents=True, exist_ok=True)
     write_tensors(path, {name: part.features for name, part in made.items()}, made_from)
     return made
+
+
+def _checksum(arrays: Iterable[np.ndarray]) -> int:
+    crc = 0
+    for array in arrays:
+        crc = zlib.crc32(np.ascontiguousarray(array), crc)
+    return crc
 
 
 def pretrained(

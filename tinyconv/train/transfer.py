@@ -129,7 +129,7 @@ def cached_features(
 def _checksum(arrays: Iterable[np.ndarray]) -> int:
     crc = 0
     for array in arrays:
-        crc = zlib.crc32(np.ascontiguousarray(array), crc)
+        crc = zlib.crc32(np.ascontiguousarray(array).data, crc)
     return crc
 
 

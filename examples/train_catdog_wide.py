@@ -76,15 +76,17 @@ def compare(settings: WideSettings) -> dict:
         begin(each, "catdog_wide")
     sets = photo_sets(settings)
     results = {name: train(name, each, *sets) for name, each in experiments.items()}
-    rows = {
-        name: {
-            "test_accuracy": result["test_accuracy"],
-            "best_epoch": result["best_epoch"],
-            "epochs": len(result["history"]),
-            "training_seconds": result["training_seconds"],
-        }
-        for name, result in results.items()
-    }
+    rows = {}
+    for name in EXPERIMENTS:  # also those that an earlier run left there
+        file = Path(settings.out) / name / "result.json"
+        if file.exists():
+            result = json.loads(file.read_text())
+            rows[name] = {
+                "test_accuracy": result["test_accuracy"],
+                "best_epoch": result["best_epoch"],
+                "epochs": len(result["history"]),
+                "training_seconds": result["training_seconds"],
+            }
     atomic_write(Path(settings.out) / "table.json", json.dumps(rows, indent=2).encode())
     print(f"\n{'experiment':<12}{'test':>8}{'best epoch':>12}{'epochs':>8}{'seconds':>9}")
     for name, row in rows.items():

@@ -83,6 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> dict:
 def train(settings: TransferSettings) -> dict:
     begin(settings)
     began = time.perf_counter()
+    if not settings.resume:  # of a fine-tuning that is finished, or begin() would have refused it
+        (Path(settings.out) / "checkpoint.safetensors").unlink(missing_ok=True)
     train_set, test_set = photo_sets(settings)
     model = pretrained(settings.model, len(train_set.classes), settings.size, settings.weights)
     freeze(model, settings)
@@ -93,7 +95,6 @@ def train(settings: TransferSettings) -> dict:
     rest = at_size_of(test_set, rest)
     history = train_head(settings, model, rest, validation, inputs.mean, inputs.std)
     if not settings.finetune_epochs:
-        (Path(settings.out) / "checkpoint.safetensors").unlink(missing_ok=True)  # of an earlier run
         return finish(settings, model, history, test_set, inputs.mean, inputs.std, began)
     trainable = [p for p in model.parameters() if p.requires_grad]
     return train_classifier(
@@ -114,8 +115,8 @@ def train(settings: TransferSettings) -> dict:
 def freeze(model: tc.nn.Sequential, settings: TransferSettings) -> None:
     """Freeze what --freeze names; the new last layer must learn."""
     default = " ".join(FREEZE[settings.model])
-    names = re.split(r"[\s,]+", default if settings.freeze is None else settings.freeze.strip())
-    if names != [""]:
+    names = re.findall(r"[^\s,]+", default if settings.freeze is None else settings.freeze)
+    if names:
         model.freeze(*names)
     if not all(p.requires_grad for p in model[-1].parameters()):
         raise DataError(f"--freeze {settings.freeze!r}: names the last layer, which has to learn")

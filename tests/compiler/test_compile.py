@@ -601,3 +601,19 @@ def test_the_setting_is_checked(monkeypatch):
     assert threads.num_threads() == 3
     with pytest.raises(ValueError, match="0 found"):
         threads.set_num_threads(0)
+
+
+@pytest.mark.parametrize("relu", [False, True])
+def test_a_norm_beside_its_own_convolution_is_not_taken_into_it(relu):
+    """norm(c) + c: the residual is made inside of what would be fused."""
+    tc.manual_seed(0)
+    convolution, norm = nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16).eval()
+
+    def step(x):
+        c = convolution(x)
+        y = norm(c) + c
+        return F.relu(y) if relu else y
+
+    x = np.random.default_rng(0).random((2, 3, 8, 8), np.float32)
+    with tc.no_grad():
+        np.testing.assert_allclose(tc.compile(step)(x).numpy(), step(x).numpy(), atol=1e-5)

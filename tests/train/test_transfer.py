@@ -59,11 +59,11 @@ def test_features_are_what_the_body_makes_of_each_image():
 
 
 @pytest.mark.parametrize("eager", [False, True])
-def test_the_head_learns_and_the_body_stays(weights, eager):
+def test_the_head_learns_and_the_body_stays(tmp_path, eager):
     tc.manual_seed(0)
     model = nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.BatchNorm1d(48), nn.Linear(48, 2))
     before = model[:-1].state_dict()
-    settings = Settings(epochs=8, batch_size=8, lr=0.05, workers=0, eager=eager)
+    settings = Settings(epochs=8, batch_size=8, lr=0.05, workers=0, eager=eager, out=str(tmp_path))
     history = train_head(settings, model, images(48, 0), images(16, 1), MEAN, STD)
     assert history.best("val_accuracy").val_accuracy == 1.0
     for key, value in model[:-1].state_dict().items():

@@ -94,6 +94,8 @@ def _labelled(folder: str, card: ModelCard, on_error: Literal["stop", "skip"]) -
         if digits.image(0).shape != (*card.size, card.channels):
             found, expected = digits.image(0).shape, (*card.size, card.channels)
             raise DataError(f"{folder}: images of shape {found}; the network takes {expected}")
+        named = ", ".join(f"{n} is {name!r}" for n, name in enumerate(card.classes[:3]))
+        sys.stderr.write(f"note: idx files hold numbers for classes; taken as: {named}, ...\n")
         return digits
     dataset = ImageFolder(folder, card.size, on_error, channels=card.channels)
     if dataset.skipped:

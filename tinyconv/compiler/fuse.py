@@ -166,6 +166,9 @@ def _is_closed(calls: list[Call], chain: list[Call], back: list[Call], kept: set
     between = {call.outputs[0] for call in chain[:-1]} | {call.outputs[0] for call in back[1:]}
     if between & kept:
         return False
+    # norm(x) + x: what comes from the side must not be made inside.
+    if any(x is value for x in _extra_inputs(chain) for value in between):
+        return False
     # Backward is done as one where the first of its calls was: what it reads is there by then.
     if any(after.inputs[0] is not before.outputs[0] for before, after in pairwise(back[::-1])):
         return False

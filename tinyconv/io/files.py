@@ -43,6 +43,16 @@ def _fsync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def make_folder(folder: str | os.PathLike[str]) -> None:
+    """Make a folder and those above it. Raises DataError where it cannot be made or written to."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{folder}: {error.strerror}") from error
+    if not os.access(folder, os.W_OK):
+        raise DataError(f"{folder}: this folder cannot be written to")
+
+
 def remove_leftovers(path: str | os.PathLike[str]) -> None:
     """Remove the temporary files that killed programs left beside `path` while writing it."""
     target = Path(os.path.realpath(path))

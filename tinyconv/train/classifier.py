@@ -26,6 +26,7 @@ from tinyconv.data import Dataset, Loader, Resize, Transformed
 from tinyconv.data.transforms import Mix, Transform
 from tinyconv.errors import BackendError, DataError, ShapeError
 from tinyconv.io import ModelCard, atomic_write, save_model
+from tinyconv.io.files import make_folder
 from tinyconv.io.tensor_file import read_tensors
 from tinyconv.nn import Module
 from tinyconv.optim import Optimizer
@@ -118,14 +119,20 @@ def train_classifier(
     )
     best = history.best("val_accuracy")
     stopped_early = len(history) < epochs
+    early = f"stopped early, after epoch {len(history)}; " * stopped_early
+    best_epoch = best.epoch
     if before and History([before.best("val_accuracy"), best]).best("val_accuracy") is not best:
         model.load_state_dict(start)
-        say("keeping the weights from before: no epoch was better on the validation images")
-    elif best.epoch < len(history) or stopped_early:
-        early = f"stopped early, after epoch {len(history)}; " * stopped_early
-        say(f"{early}keeping the weights of epoch {best.epoch}, the best on the validation images")
+        best_epoch = 0
+        say(f"{early}keeping the weights from before, better on the validation images")
+    elif best_epoch < len(history) or stopped_early:
+        say(f"{early}keeping the weights of epoch {best_epoch}, the best on the validation images")
     pictures = save_augmented(out, rest, augment) if augment else []
-    return finish(settings, model, history, test, mean, std, began, pictures, stopped_early, before)
+    more: dict[str, Any] = {"best_epoch": best_epoch, "stopped_early": stopped_early}
+    if before:
+        more["head_history"] = before.to_json()
+        more["training_seconds"] = sum(e.seconds for e in before.epochs + history.epochs)
+    return finish(settings, model, history, test, mean, std, began, pictures, more)
 
 
 def hold_out(
@@ -159,16 +166,15 @@ def finish(
     std: Sequence[float],
     began: float,
     pictures: Sequence[Path] = (),
-    stopped_early: bool = False,
-    before: History | None = None,
+    more: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Test a trained network, then save and show it as `train_classifier` tells.
 
     `began` is the time.perf_counter() of the start, `pictures` what lies in the folder already,
-    `before` the history of a head that was trained first.
+    `more` what result.json is to hold besides, or instead.
     """
     out = Path(settings.out)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     tested = evaluate(
         model,
         test,
@@ -190,10 +196,7 @@ def finish(
     )
     save_model(out / "model.safetensors", model, card)
     result = _result(settings, model, history, tested, test, time.perf_counter() - began)
-    result["stopped_early"] = stopped_early
-    if before:
-        result["head_history"] = before.to_json()
-        result["training_seconds"] += sum(epoch.seconds for epoch in before.epochs)
+    result |= more or {}
     atomic_write(out / "result.json", json.dumps(result, indent=2).encode())
     _say_result(result, tested, test, out, [*save_pictures(out, history, tested, test), *pictures])
     return result
@@ -280,6 +283,7 @@ def _result(
         "data": {"drawn": test.drawn, "classes": list(test.classes), "test_images": len(test)},
         "history": history.to_json(),
         "best_epoch": history.best("val_accuracy").epoch,
+        "stopped_early": len(history) < settings.epochs,
         "test_accuracy": tested.accuracy,
         "test_loss": tested.loss,
         "confusion": tested.confusion.tolist(),
@@ -307,7 +311,7 @@ def _say_result(
         *(f"  {name:<9} {share:.1%} of its images" for name, share in zip(test.classes, recall,
                                                                           strict=True)),
         f"  time      {_minutes(result['training_seconds'])} of training, "
-        f"{len(result['history'])} epochs",
+        f"{len(result.get('head_history', ())) + len(result['history'])} epochs",
         f"  files     {out}: model.safetensors, result.json"
         + "".join(f", {path.name}" for path in pictures),
         "",

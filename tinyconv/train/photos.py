@@ -58,7 +58,9 @@ class PhotoSettings(Settings):
     augment: str = flag(
         "light", "random changes of the training images", choices=tuple(AUGMENTATIONS)
     )
-    images: int | None = flag(None, "take this many training images instead of all", int)
+    images: int | None = flag(
+        None, "take about this many training images, as many of each class, instead of all", int
+    )
     on_error: Literal["stop", "skip"] = flag(
         "stop", "what to do where photos cannot be read", choices=("stop", "skip")
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 import time
 import zlib
@@ -20,8 +19,7 @@ from tinyconv.backend import Array, to_numpy
 from tinyconv.compiler import compile
 from tinyconv.data.dataset import Dataset
 from tinyconv.data.loader import Batch, Loader
-from tinyconv.errors import DataError
-from tinyconv.io.files import remove_leftovers
+from tinyconv.io.files import make_folder, remove_leftovers
 from tinyconv.io.tensor_file import Arrays, Metadata, first_non_finite, write_tensors
 from tinyconv.nn import Module
 from tinyconv.optim import Optimizer
@@ -223,12 +221,7 @@ class _Run:
         trainer, checkpoint = self.trainer, self.trainer.checkpoint
         if checkpoint is None:
             return
-        try:
-            checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise DataError(f"{checkpoint.parent}: {error.strerror}") from error
-        if not os.access(checkpoint.parent, os.W_OK):
-            raise DataError(f"{checkpoint.parent}: this folder cannot be written to")
+        make_folder(checkpoint.parent)
         remove_leftovers(checkpoint)
         if not resume:
             return

@@ -23,6 +23,7 @@ from tinyconv.data import Dataset, Loader
 from tinyconv.data.progress import with_progress
 from tinyconv.errors import DataError
 from tinyconv.io import load_weights, read_tensors, write_tensors
+from tinyconv.io.files import make_folder
 from tinyconv.nn import Module, Sequential
 from tinyconv.optim import Adam
 from tinyconv.optim.lr_scheduler import CosineAnnealingLR
@@ -121,7 +122,7 @@ def cached_features(
         name: extract_features(body, part, mean, std, settings.batch_size, settings.workers)
         for name, part in sets.items()
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_tensors(path, {name: part.features for name, part in made.items()}, made_from)
     return made
 
@@ -182,11 +183,20 @@ def train_head(
     """Train the last child of `model` on what the others make of the images, as the settings say.
 
     Adam with settings.lr; ends with the weights of the best epoch on the `validation` images. The
-    other layers are left as they are, batch-norm statistics too. Features and checkpoint are kept
-    in the folder `head` of settings.out; the time for the features is told with the first epoch.
+    other layers are left as they are, batch-norm statistics too. The features are kept in
+    the folder `head` of settings.out, and a checkpoint until the head is trained; the time for the
+    features is told with the first epoch. Raises DataError for an unfinished training of a head
+    that is not to be resumed, and for a folder that cannot be written to.
     """
     began = time.perf_counter()
     body, head, out = model[:-1], model[-1], Path(settings.out) / "head"
+    make_folder(out)
+    checkpoint = out / "checkpoint.safetensors"
+    if checkpoint.exists() and not settings.resume:
+        raise DataError(
+            f"{out}: holds an unfinished training: go on with it by --resume, "
+            f"or give another --out, or remove {checkpoint}"
+        )
     sets = {"train": train, "validation": validation}
     features = cached_features(out / "features.safetensors", body, sets, mean, std, settings)
     seconds = time.perf_counter() - began
@@ -211,5 +221,6 @@ def train_head(
         restore_best=True,
         resume=settings.resume,
     )
+    checkpoint.unlink(missing_ok=True)  # from the features the head is there again in seconds
     history.epochs[0] = replace(history[0], seconds=history[0].seconds + seconds)
     return history

@@ -178,3 +178,11 @@ def _optimizer_state(arrays: Arrays, rates: Any, optimizer: Optimizer) -> dict[s
         index, _, name = key.partition(".")
         state.setdefault(int(index), {})[name] = array
     return {"state": state, "param_groups": groups}
+
+
+def unfinished(checkpoint: Path) -> DataError:
+    """The error that keeps a checkpoint whose training was interrupted from being overwritten."""
+    return DataError(
+        f"{checkpoint.parent}: holds an unfinished training: go on with it by --resume, "
+        f"or give another --out, or remove {checkpoint}"
+    )

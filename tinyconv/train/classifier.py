@@ -22,7 +22,7 @@ import tinyconv
 from tinyconv import functional as F
 from tinyconv import models
 from tinyconv.backend import backend_name, manual_seed, use_backend
-from tinyconv.data import Dataset, Loader, Resize, Transformed
+from tinyconv.data import Dataset, Loader
 from tinyconv.data.transforms import Mix, Transform
 from tinyconv.errors import BackendError, DataError, ShapeError
 from tinyconv.io import ModelCard, atomic_write, save_model
@@ -31,9 +31,11 @@ from tinyconv.io.tensor_file import read_tensors
 from tinyconv.nn import Module
 from tinyconv.optim import Optimizer
 from tinyconv.optim.lr_scheduler import CosineAnnealingLR
+from tinyconv.train.checkpoint import unfinished
 from tinyconv.train.evaluation import Evaluation, Loss, evaluate
 from tinyconv.train.history import History
 from tinyconv.train.metrics import per_class
+from tinyconv.train.photos import at_size
 from tinyconv.train.plots import save_augmented, save_pictures
 from tinyconv.train.progress import say
 from tinyconv.train.settings import Settings
@@ -153,8 +155,8 @@ def hold_out(
 
 def at_size_of(test: Dataset, images: Dataset) -> Dataset:
     """`images` at the size of those of `test`, which a random crop gives to training images."""
-    size = test.image(0).shape[:2]
-    return images if images.image(0).shape[:2] == size else Transformed(images, Resize(size))
+    height, width, _ = test.image(0).shape
+    return at_size(images, (height, width))
 
 
 def finish(
@@ -262,10 +264,7 @@ def _refuse_unfinished(out: Path) -> None:
     except (OSError, ValueError, KeyError, TypeError):
         finished = False
     if not finished:
-        raise DataError(
-            f"{out}: holds an unfinished training: go on with it by --resume, "
-            f"or give another --out, or remove {checkpoint}"
-        )
+        raise unfinished(checkpoint)
 
 
 def _result(

@@ -90,14 +90,14 @@ def photo_sets(settings: PhotoSettings) -> tuple[Dataset, Dataset]:
         test: Dataset = cifar10(root, train=False, classes=("cat", "dog"))
         if limit is not None and limit < len(train):
             _, train = train.split(limit / len(train), seed)
-        return _at_size(train, stored), _at_size(test, size)
+        return at_size(train, (stored, stored)), at_size(test, (size, size))
     train_folder, test_folder = find_splits(root)
     if test_folder is not None:
         return _photos(train_folder, stored, settings, limit), _photos(test_folder, size, settings)
     say(f"no test folder beside {train_folder}: a fifth of its photos is held out for it")
     photos = _photos(train_folder, stored, settings, limit and round(limit / 0.8))
     train, test = photos.split(0.2, seed, individuals(photos))
-    return train, _at_size(test, size)
+    return train, at_size(test, (size, size))
 
 
 def default_size(data: str | None, photos: int, drawn: int) -> int:
@@ -118,9 +118,10 @@ def individuals(dataset: Dataset) -> list[str]:
     ]
 
 
-def _at_size(dataset: Dataset, size: int) -> Dataset:
-    same = dataset.image(0).shape[:2] == (size, size)
-    return dataset if same else Transformed(dataset, Resize((size, size)))
+def at_size(dataset: Dataset, size: tuple[int, int]) -> Dataset:
+    """`dataset` with its images at `size` (height, width), itself where they are."""
+    same = dataset.image(0).shape[:2] == size
+    return dataset if same else Transformed(dataset, Resize(size))
 
 
 def _photos(folder: Path, size: int, settings: PhotoSettings, limit: int | None = None) -> Dataset:

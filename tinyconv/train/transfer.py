@@ -28,6 +28,7 @@ from tinyconv.nn import Module, Sequential
 from tinyconv.optim import Adam
 from tinyconv.optim.lr_scheduler import CosineAnnealingLR
 from tinyconv.tensor import Tensor, no_grad
+from tinyconv.train.checkpoint import unfinished
 from tinyconv.train.evaluation import network_input
 from tinyconv.train.history import History
 from tinyconv.train.settings import Settings
@@ -193,10 +194,7 @@ def train_head(
     make_folder(out)
     checkpoint = out / "checkpoint.safetensors"
     if checkpoint.exists() and not settings.resume:
-        raise DataError(
-            f"{out}: holds an unfinished training: go on with it by --resume, "
-            f"or give another --out, or remove {checkpoint}"
-        )
+        raise unfinished(checkpoint)
     sets = {"train": train, "validation": validation}
     features = cached_features(out / "features.safetensors", body, sets, mean, std, settings)
     seconds = time.perf_counter() - began

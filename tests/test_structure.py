@@ -122,7 +122,7 @@ def test_the_parts_load_when_they_are_used():
 
 def test_lines_of_the_engine():
     engine = [PACKAGE / "tensor.py", PACKAGE / "op.py", *(PACKAGE / "ops").glob("*.py")]
-    assert sum(len(path.read_text().splitlines()) for path in engine) <= 1700
+    assert sum(len(path.read_text().splitlines()) for path in engine) <= 1800
 
 
 def classes(path):

@@ -5,13 +5,15 @@ from __future__ import annotations
 import importlib
 import os
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy
 
 from tinyconv.errors import BackendError
 
 Array = Any  # numpy.ndarray or cupy.ndarray: the engine uses only what both offer
+
+Precision = Literal["tf32", "float32"]
 
 _NAMES = ("numpy", "cupy")
 
@@ -42,22 +44,37 @@ def _load(name: str) -> ModuleType:
 
 _xp: ModuleType | None = None
 _kernels_wanted = os.environ.get("TINYCONV_KERNELS") != "0"
+_precision: Precision = "tf32"
 
 
-def use_backend(name: str, kernels: bool | None = None) -> None:
+def use_backend(name: str, kernels: bool | None = None, precision: Precision | None = None) -> None:
     """Choose where new tensors, weights and batches live: "numpy" (CPU) or "cupy" (NVIDIA GPU).
 
     kernels=False computes everything by the reference code in ops/, True by compiled kernels where
-    there is one; None leaves that as it is. The environment variables TINYCONV_BACKEND and
-    TINYCONV_KERNELS (0 for none) set what a program starts with.
-    Raises BackendError where CuPy or a GPU is missing, or the name is not known.
+    there is one; None leaves that as it is. precision says how a GPU's kernels multiply float32
+    numbers in convolutions and matrix products: "tf32", as at the start, rounds them to 10 bits of
+    mantissa first, as PyTorch does in convolutions; "float32" does not. The CPU never rounds. The
+    environment variables TINYCONV_BACKEND and TINYCONV_KERNELS (0 for none) set what a program
+    starts with.
+    Raises BackendError where CuPy or a GPU is missing, or the name is not known; ValueError for an
+    unknown precision.
     """
-    global _xp, _kernels_wanted
+    global _xp, _kernels_wanted, _precision
+    if precision is not None and precision not in get_args(Precision):
+        expected = ", ".join(get_args(Precision))
+        raise ValueError(f"precision: {precision!r} found, expected one of {expected}")
     _xp = _load(name)
     if kernels is not None:
         _kernels_wanted = kernels
-    if _kernels_wanted and _xp is numpy:
-        importlib.import_module("tinyconv.kernels.cpu")  # they register themselves on the ops
+    if precision is not None:
+        _precision = precision
+    if _kernels_wanted:  # they register themselves on the ops
+        importlib.import_module(f"tinyconv.kernels.{'cpu' if _xp is numpy else 'cuda'}")
+
+
+def precision() -> Precision:
+    """How kernels on a GPU multiply float32 numbers: "tf32" or "float32"."""
+    return _precision
 
 
 def kernels_wanted() -> bool:

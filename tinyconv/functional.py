@@ -56,9 +56,13 @@ def _pair(name: str, value: Any, least: int) -> tuple[int, int]:
 
 
 def _one_dtype(what: str, x: Tensor, **others: Any) -> None:
-    """Mixed dtypes would silently be computed in the wider one: TypeError, as in PyTorch."""
+    """Mixed dtypes would silently be computed in the wider one: TypeError, as in PyTorch.
+
+    Mixed precision is the exception: float16 images beside float32 weights (see ops/conv.py).
+    """
+    wanted = (x.dtype, numpy.float32) if x.dtype == numpy.float16 else (x.dtype,)
     for name, other in others.items():
-        if other is not None and other.dtype != x.dtype:
+        if other is not None and other.dtype not in wanted:
             raise TypeError(f"{what}: input is {x.dtype}, {name} is {other.dtype}; convert one")
 
 
@@ -423,8 +427,14 @@ def nll_loss(
     return _class_loss(op, x, target, weight)
 
 
-def _class_loss(op: loss.NegativeLogLikelihood, x: Any, target: Any, weight: Any) -> Tensor:
+def _wide(x: Any) -> Tensor:
+    """Logits as a loss takes them: float16 has too few digits for its sums."""
     x = _tensor(x)
+    return x.astype(numpy.float32) if x.dtype == numpy.float16 else x
+
+
+def _class_loss(op: loss.NegativeLogLikelihood, x: Any, target: Any, weight: Any) -> Tensor:
+    x = _wide(x)
     if x.ndim == 0:
         raise ShapeError("input: a single number found, expected (C,) or (N, C, ...)")
     target = target if hasattr(target, "dtype") else numpy.asarray(target)
@@ -470,7 +480,7 @@ def binary_cross_entropy_with_logits(
     x and target have one shape; weight and pos_weight broadcast against it. Raises ShapeError.
     """
     _reduction(reduction)
-    x = _tensor(x)
+    x = _wide(x)
     target, weight, pos_weight = (_beside(x, a, x.dtype) for a in (target, weight, pos_weight))
     if tuple(target.shape) != x.shape:
         raise ShapeError(f"target: shape {tuple(target.shape)} found, expected {x.shape}")

@@ -13,8 +13,7 @@ from itertools import pairwise
 from types import UnionType
 from typing import Any
 
-import numpy as np
-
+from tinyconv.backend import xp
 from tinyconv.compiler.record import Call, Record, Value
 from tinyconv.kernels.fused import (
     ConvNormReLU,
@@ -30,7 +29,7 @@ from tinyconv.ops.elementwise import Add
 from tinyconv.ops.norm import BatchNorm
 from tinyconv.ops.pool import MaxPool2d
 from tinyconv.ops.shape import Pad
-from tinyconv.ops.update import CountStep, Update
+from tinyconv.ops.update import CountStep, Scaled, Update
 
 
 @dataclass(frozen=True)
@@ -210,14 +209,14 @@ def _fused_backward(forward: Call, chain: list[Call], back: list[Call]) -> Call:
 def _has_kernels(rule: Rule, chain: list[Call], back: list[Call]) -> bool:
     """Whether kernels are there for the fused op: its reference would bring nothing."""
     forward = _fused_forward(rule, chain)
-    if choose(forward.op, "forward", np, tuple(map(stand_in, forward.inputs))) is None:
+    if choose(forward.op, "forward", xp(), tuple(map(stand_in, forward.inputs))) is None:
         return False
     if not back:
         return True
     backward = _fused_backward(forward, chain, back)
     saved = tuple(map(stand_in, backward.saved))
     arguments = (stand_in(backward.inputs[0]), saved, backward.needs)
-    return choose(forward.op, "backward", np, arguments) is not None
+    return choose(forward.op, "backward", xp(), arguments) is not None
 
 
 def stand_in(thing: Any) -> Any:
@@ -226,20 +225,20 @@ def stand_in(thing: Any) -> Any:
         return thing
     if thing.given is not None:
         return thing.given
-    return np.broadcast_to(np.zeros((), thing.dtype), thing.shape)
+    return xp().broadcast_to(xp().zeros((), thing.dtype), thing.shape)
 
 
 def _join_updates(calls: list[Call]) -> list[Call]:
     """All counts in one call, and each run of updates with equal settings in one call."""
-    updated = [v for c in calls if isinstance(c.op, Update) for v in c.mutated()]
+    updated = [v for c in calls if isinstance(_unscaled(c), Update) for v in c.mutated()]
     if len(set(updated)) < len(updated):  # two steps in one: their order matters
         return calls
-    times = Counter(c.inputs[0] for c in calls if isinstance(c.op, CountStep))
-    counts = [c for c in calls if isinstance(c.op, CountStep) and times[c.inputs[0]] == 1]
+    times = Counter(c.inputs[-1] for c in calls if isinstance(_unscaled(c), CountStep))
+    counts = [c for c in calls if isinstance(_unscaled(c), CountStep) and times[c.inputs[-1]] == 1]
     joined: list[Call] = []
     waiting: dict[Op, list[Call]] = {}
     for call in calls:
-        if isinstance(call.op, Update):
+        if isinstance(_unscaled(call), Update):
             waiting.setdefault(call.op, []).append(call)
         elif call not in counts:
             joined += _together(waiting)
@@ -248,11 +247,22 @@ def _join_updates(calls: list[Call]) -> list[Call]:
     joined += _together(waiting)
     # Updates read some of the counts; nobody reads the others.
     first = next((i for i, call in enumerate(joined) if _updates(call)), len(joined))
-    return joined[:first] + (_together({CountStep(): counts}) if counts else []) + joined[first:]
+    by_op: dict[Op, list[Call]] = {}
+    for call in counts:
+        by_op.setdefault(call.op, []).append(call)
+    return joined[:first] + _together(by_op) + joined[first:]
+
+
+def _unscaled(call: Call) -> Op:
+    """The call's op, or what it does where gradients are scaled (mixed precision)."""
+    return call.op.op if isinstance(call.op, Scaled) else call.op
 
 
 def _updates(call: Call) -> bool:
-    return isinstance(call.op, Together) and isinstance(call.op.op, Update)
+    if not isinstance(call.op, Together):
+        return False
+    op = call.op.op
+    return isinstance(op.op if isinstance(op, Scaled) else op, Update)
 
 
 def _together(groups: dict[Op, list[Call]]) -> list[Call]:

@@ -25,7 +25,7 @@ class Lifetime:
         self.last = max(self.last, launch)
 
 
-def place(lifetimes: list[Lifetime]) -> tuple[list[int], int]:
+def place(lifetimes: list[Lifetime], alignment: int = ALIGNMENT) -> tuple[list[int], int]:
     """An offset in bytes for each array, and the size of the whole block.
 
     The largest come first, each at the lowest place that is free for as long as it lives. Arrays
@@ -38,7 +38,7 @@ def place(lifetimes: list[Lifetime]) -> tuple[list[int], int]:
         mine = lifetimes[i]
         if mine.first < 0:
             continue
-        size = -(-mine.size // ALIGNMENT) * ALIGNMENT
+        size = -(-mine.size // alignment) * alignment
         begin = 0
         for other_begin, other_end, other in placed:
             if other.last < mine.first or mine.last < other.first:

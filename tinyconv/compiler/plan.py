@@ -275,6 +275,14 @@ class Plan:
             for i, count in enumerate(ticks)
         ]
 
+    def summary(self) -> str:
+        """What the plan is made of."""
+        return f"{len(self.launches)} launches"
+
+    def timing(self) -> str:
+        """What kind of time `milliseconds` gives."""
+        return f"mean of {self.runs} runs"
+
     def __str__(self) -> str:
         from tinyconv.compiler.table import table
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyconv.backend import Array
+from tinyconv.backend import Array, to_numpy, xp
 from tinyconv.kernels.cpu.launch import set_capture
 from tinyconv.nn import Module, Parameter
 from tinyconv.op import Direction, Gradients, Op, Saved, choose
@@ -106,9 +106,9 @@ class _Nothing:
     def launch_python(self, *_: Any) -> None: ...
 
 
-def _sealed(array: np.ndarray, *others: Any) -> np.ndarray:
-    """The array, no longer to be written to unless it is one of `others`."""
-    if not any(array is other for other in others):
+def _sealed(array: Array, *others: Any) -> Array:
+    """The array, no longer to be written to unless it is one of `others`. CuPy knows no such."""
+    if isinstance(array, np.ndarray) and not any(array is other for other in others):
         array.flags.writeable = False
     return array
 
@@ -117,14 +117,15 @@ class StepRecorder:
     """Takes a record of a step while it runs, without computing it (see op.Recorder).
 
     Kernels only make their results' arrays; ops that have no kernel are computed by their reference
-    on whatever there is, with copies in the place of what they would write to. So a step that is
-    recorded changes nothing, except that it leaves senseless gradients behind. Arrays are told
-    apart by their identity.
+    on whatever there is, with copies in the place of what they would write to. On a GPU, where that
+    is quick, kernels compute too. So a step that is recorded changes nothing, except that it leaves
+    senseless gradients behind. Arrays are told apart by their identity.
     """
 
     def __init__(self, arguments: list[Array], value: int = 0) -> None:
         self.record = Record()
         self.value = value
+        self.xp = xp()
         self.gradients_before: list[tuple[Tensor, Tensor | None]] = []
         self._unsealed: list[Array] = []
         self._values: dict[int, Value] = {}
@@ -153,16 +154,17 @@ class StepRecorder:
     # What the engine hands over -----------------------------------------------------------------
 
     def run(self, op: Op, inputs: tuple[Any, ...]) -> tuple[Any, Saved]:
-        kernel = choose(op, "forward", np, inputs)
-        if kernel:
+        kernel = choose(op, "forward", self.xp, inputs)
+        if kernel and self.xp is np:
             y, saved = kernel.compute(op, np, *inputs)
         else:
             given = [
                 x.copy() if i in op.mutates and x is not None else x for i, x in enumerate(inputs)
             ]
             with np.errstate(all="ignore"):
-                y, saved = op.forward(np, *given)
-            y = None if y is None else _sealed(np.asarray(y), *inputs)  # full sums are scalars
+                compute = kernel.compute if kernel else type(op).forward
+                y, saved = compute(op, self.xp, *given)
+            y = None if y is None else _sealed(self.xp.asarray(y), *inputs)  # sums are scalars
         ours = tuple(self._of(x) for x in inputs)
         made = None if y is None else self._made(y)
         call = Call(op, "forward", ours, (made,), tuple(self._made(s) for s in saved))
@@ -177,15 +179,12 @@ class StepRecorder:
                 f"{type(op).__name__}: the step goes back through what was computed before it; "
                 "the forward pass must be part of the step"
             )
-        kernel = choose(op, "backward", np, (gy, saved, needs))
+        kernel = choose(op, "backward", self.xp, (gy, saved, needs))
+        compute = kernel.compute if kernel else type(op).backward
         with np.errstate(all="ignore"):
-            gradients = (
-                kernel.compute(op, np, gy, saved, needs)
-                if kernel
-                else op.backward(np, gy, saved, needs)
-            )
+            gradients = compute(op, self.xp, gy, saved, needs)
         gradients = tuple(
-            None if g is None else _sealed(np.asarray(g), gy, *saved) for g in gradients
+            None if g is None else _sealed(self.xp.asarray(g), gy, *saved) for g in gradients
         )
         ours, given = forward.saved if forward else (), self._of(gy)  # first: gy may be passed on
         made = tuple(None if g is None else self._made(g) for g in gradients)
@@ -323,7 +322,7 @@ def _different(call: Call, what: str) -> CompileError:
 
 def _check_constant(a: Array, b: Array, call: Call) -> None:
     """Single numbers from outside (the 1 that backward starts from) may be new but equal arrays."""
-    if a.size != 1 or not np.array_equal(a, b, equal_nan=True):
+    if a.size != 1 or not np.array_equal(to_numpy(a), to_numpy(b), equal_nan=True):
         raise CompileError(
             f"{call.direction} of {call.op}: an array of shape {a.shape} was made by the step "
             f"outside of any op, and a record cannot make it anew; {_REASONS}"

@@ -5,16 +5,20 @@ from __future__ import annotations
 import operator
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tinyconv import backend
-from tinyconv.backend import Array, backend_name, kernels_wanted
+from tinyconv.backend import Array, asarray, backend_name, kernels_wanted, precision, xp
 from tinyconv.compiler.fuse import rewrite
-from tinyconv.compiler.record import CompileError, Record, StepRecorder, Value, same
+from tinyconv.compiler.record import Call, CompileError, Record, StepRecorder, Value, same
 from tinyconv.recorder import recorder
 from tinyconv.tensor import Tensor, is_grad_enabled
+
+if TYPE_CHECKING:
+    from tinyconv.compiler.graph import GraphPlan
+    from tinyconv.compiler.plan import Plan
 
 __all__ = ["CompileError", "CompiledStep", "compile"]
 
@@ -55,8 +59,8 @@ class CompiledStep:
         return self._latest.plan if self._latest else None
 
     def __call__(self, *arguments: Any) -> Any:
-        if self.refusal or recorder() is not None or backend_name() != "numpy":
-            return self.step(*arguments)  # also inside another step, and on a GPU
+        if self.refusal or recorder() is not None:
+            return self.step(*arguments)  # also inside another step
         with self._lock:  # a plan has one memory: one call at a time
             arrays, key = _signature(arguments)
             replay = self._replays.pop(key, None)
@@ -83,7 +87,7 @@ class CompiledStep:
             for value in range(2):
                 stand_ins = [_stand_in(argument, value) for argument in arguments]
                 arrays = [a.data if isinstance(a, Tensor) else a for a in stand_ins]
-                held = [a for a in arrays if isinstance(a, np.ndarray)]
+                held = [a for a in arrays if _is_array(a)]
                 with StepRecorder(held, value) as recording:
                     # Gradients stay for the second time: a step that adds to them shows itself.
                     before = before or recording.gradients_before
@@ -99,21 +103,27 @@ class CompiledStep:
 _MOST_PLANS = 8
 
 
+def _is_array(thing: Any) -> bool:
+    return isinstance(thing, np.ndarray | xp().ndarray)
+
+
 def _stand_in(argument: Any, value: int) -> Any:
     """A copy of an array or tensor to record with, so that it is nothing else than the argument."""
     if isinstance(argument, Tensor):
         return Tensor._of(_stand_in(argument.data, value))
-    if not isinstance(argument, np.ndarray):
+    if not _is_array(argument):
         return argument
-    copy = argument.copy("K") + np.array(value, argument.dtype)  # in memory as the argument is
-    copy.flags.writeable = False
+    array = asarray(argument)
+    copy = array.copy("K") + array.dtype.type(value)  # in memory as the argument is
+    if isinstance(copy, np.ndarray):
+        copy.flags.writeable = False
     return copy
 
 
 def _signature(arguments: tuple[Any, ...]) -> tuple[list[Array], Any]:
     """The arrays among a call's arguments, and what a record of the call is valid for."""
     arrays: list[Array] = []
-    key: list[Any] = [kernels_wanted(), is_grad_enabled()]
+    key: list[Any] = [backend_name(), precision(), kernels_wanted(), is_grad_enabled()]
     for number, argument in enumerate(arguments):
         if isinstance(argument, Tensor):
             if argument.requires_grad:
@@ -122,7 +132,7 @@ def _signature(arguments: tuple[Any, ...]) -> tuple[list[Array], Any]:
                     "arguments; weights it reaches by itself"
                 )
             argument = argument.data
-        if isinstance(argument, np.ndarray):
+        if _is_array(argument):
             arrays.append(argument)
             key.append((argument.shape, argument.dtype.str))
         elif argument is None or isinstance(argument, bool | int | float | str):
@@ -161,14 +171,12 @@ class _Replay:
     """A plan, and what has to be so for it to be right."""
 
     def __init__(self, record: Record, arrays: list[Array]) -> None:
-        from tinyconv.compiler.plan import make_plan
-
         self.record = record
         self.state = _state(record)
         kept = [*_values(record.result), *(value for _, value in record.gradients)]
         # In memory as the batches come: channels last stays channels last.
-        self.arguments = [np.empty_like(array) for array in arrays]
-        self.plan = make_plan(rewrite(record, kept), self.arguments, kept)
+        self.arguments = [_room(array) for array in arrays]
+        self.plan = _make_plan(rewrite(record, kept), self.arguments, kept)
         self.gradients = [(tensor, self.plan.arrays[value]) for tensor, value in record.gradients]
 
     def holds(self) -> bool:
@@ -182,13 +190,30 @@ class _Replay:
 
     def run(self, arrays: list[Array]) -> Any:
         for ours, given in zip(self.arguments, arrays, strict=True):
-            np.copyto(ours, given)
+            ours[...] = asarray(given)
         for optimizer in self.record.optimizers:
             optimizer.set_rates()
         self.plan.run()
         for tensor, gradient in self.gradients:
             tensor.grad = Tensor._of(gradient)
         return _filled(self.record.result, self.plan.arrays)
+
+
+def _make_plan(calls: list[Call], arguments: list[Array], kept: list[Value]) -> Plan | GraphPlan:
+    if backend_name() == "numpy":
+        from tinyconv.compiler.plan import make_plan
+
+        return make_plan(calls, arguments, kept)
+    from tinyconv.compiler.graph import GraphPlan
+
+    return GraphPlan(calls, arguments, kept)
+
+
+def _room(array: Array) -> Array:
+    """An array on the backend in use that is as `array` is, but for its values."""
+    if isinstance(array, np.ndarray):
+        array = np.empty_like(array)  # only its order counts
+    return xp().empty_like(asarray(array))
 
 
 def _values(result: Any) -> list[Value]:

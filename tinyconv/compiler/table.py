@@ -9,8 +9,10 @@ from tinyconv.compiler.record import Call, Value, values
 from tinyconv.kernels.fused import ConvNormReLU, Together
 from tinyconv.ops.conv import Conv2d
 from tinyconv.ops.linear import Linear, MatMul
+from tinyconv.ops.update import Scaled
 
 if TYPE_CHECKING:
+    from tinyconv.compiler.graph import GraphPlan
     from tinyconv.compiler.plan import Plan
 
 
@@ -32,7 +34,7 @@ def traffic(call: Call) -> int:
     return sum(math.prod(v.shape) * v.dtype.itemsize for v in touched)
 
 
-def table(plan: Plan) -> str:
+def table(plan: Plan | GraphPlan) -> str:
     """The plan's calls, a line each."""
     milliseconds = plan.milliseconds()
     header = ("op", "shape", "kernel", "MB", "GFLOP", "ms")
@@ -55,16 +57,16 @@ def table(plan: Plan) -> str:
         return "  ".join([*left, *right]).rstrip()
 
     total = sum(milliseconds) if plan.runs else 0.0
-    end = f"{len(plan.launches)} launches, {plan.memory.nbytes / 1e6:.1f} MB of memory"
+    end = f"{plan.summary()}, {plan.memory.nbytes / 1e6:.1f} MB of memory"
     if plan.runs:
-        end += f", {total:.3f} ms (mean of {plan.runs} runs)"
+        end += f", {total:.3f} ms ({plan.timing()})"
     return "\n".join([line(header), line(tuple("-" * w for w in widths)), *map(line, rows), end])
 
 
 def _name(call: Call) -> str:
     if isinstance(call.op, Together):
-        count = len(call.inputs) // call.op.width
-        return f"{type(call.op.op).__name__} x {count}"
+        count, op = len(call.inputs) // call.op.width, call.op.op
+        return f"{type(op.op if isinstance(op, Scaled) else op).__name__} x {count}"
     return type(call.op).__name__ + (" backward" if call.direction == "backward" else "")
 
 

@@ -15,7 +15,8 @@ class Conv2d(Op):
     "convolution" is a cross-correlation: the kernel is not flipped.
 
     With im2col it is y = w columns, so that gw = gy columns^T, and gx is w^T gy, each entry added
-    back to its pixel by col2im. The columns take about KH*KW times the memory of x.
+    back to its pixel by col2im. The columns take about KH*KW times the memory of x. It is computed
+    in w's dtype; y has x's.
     """
 
     stride: tuple[int, int] = (1, 1)
@@ -28,22 +29,24 @@ class Conv2d(Op):
         window = self._window(w)
         OH, OW = window.output_size(*x.shape[2:])
         columns = im2col(xp, x, window).reshape(G, w[0].size, N * OH * OW)
-        y = w.reshape(G, O // G, -1) @ columns  # (G, O/G, N*OH*OW)
+        y = w.reshape(G, O // G, -1) @ columns.astype(w.dtype, copy=False)  # (G, O/G, N*OH*OW)
         if b is not None:
             y += b.reshape(G, O // G, 1)
         y = y.reshape(O, N, OH, OW).swapaxes(0, 1)
-        return xp.ascontiguousarray(y), (x, w)
+        return xp.ascontiguousarray(y, x.dtype), (x, w)
 
     def backward(self, xp, gy, saved, needs):
         x, w = saved
         G, (N, O, OH, OW) = self.groups, gy.shape
         window = self._window(w)
         gx = gw = gb = None
-        gy = gy.swapaxes(0, 1).reshape(G, O // G, N * OH * OW)
+        gy = gy.swapaxes(0, 1).reshape(G, O // G, N * OH * OW).astype(w.dtype, copy=False)
         if needs[0]:
-            gx = col2im(xp, w.reshape(G, O // G, -1).swapaxes(1, 2) @ gy, x.shape, window)
+            columns = w.reshape(G, O // G, -1).swapaxes(1, 2) @ gy
+            gx = col2im(xp, columns, x.shape, window).astype(x.dtype, copy=False)
         if needs[1]:
             columns = im2col(xp, x, window).reshape(G, w[0].size, N * OH * OW)
+            columns = columns.astype(w.dtype, copy=False)
             gw = (gy @ columns.swapaxes(1, 2)).reshape(w.shape)
         if needs[2]:
             gb = gy.sum(axis=2).reshape(O)

@@ -10,19 +10,20 @@ from tinyconv.ops.elementwise import sum_to
 class Linear(Op):
     """y = x w^T + b;  gx = gy w,  gw = gy^T x,  gb = sum of gy
 
-    x (..., I), w (O, I), b (O,) or None -> y (..., O).
+    x (..., I), w (O, I), b (O,) or None -> y (..., O). It is computed in w's dtype; y has x's.
     """
 
     def forward(self, xp, x, w, b):
-        y = x @ w.T
+        y = x.astype(w.dtype, copy=False) @ w.T
         if b is not None:
             y += b
-        return y, (x, w)
+        return y.astype(x.dtype, copy=False), (x, w)
 
     def backward(self, xp, gy, saved, needs):
         x, w = saved
+        gy = gy.astype(w.dtype, copy=False)
         rows = gy.reshape(-1, gy.shape[-1])
-        gx = gy @ w if needs[0] else None
+        gx = (gy @ w).astype(x.dtype, copy=False) if needs[0] else None
         gw = rows.T @ x.reshape(-1, x.shape[-1]) if needs[1] else None
         gb = rows.sum(axis=0) if needs[2] else None
         return gx, gw, gb

@@ -1,7 +1,7 @@
 """Losses of a classifier."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from tinyconv.op import Op
 from tinyconv.ops.activation import log_softmax
@@ -98,3 +98,20 @@ class BinaryCrossEntropyWithLogits(Op):
         # d softplus(-x) / dx = -s(-x) = s(x) - 1 = -e^-x s(x) = -exp(-x - softplus(-x))
         gx = gy * ((1 - target) - total * xp.exp(-x - softplus)) if needs[0] else None
         return gx, None, None
+
+
+@dataclass(frozen=True)
+class Tally(Op):
+    """totals += [N * loss, number of images whose largest logit is the target's]
+
+    totals float64 (2,), moved in place; loss shape (); logits (N, C); target class numbers (N,), or
+    probabilities (N, C), whose largest counts. It stays on the device: reading it is for later.
+    """
+
+    mutates: ClassVar[tuple[int, ...]] = (0,)
+
+    def forward(self, xp, totals, loss, logits, target):
+        labels = target if target.ndim == 1 else target.argmax(axis=1)
+        totals[0] += loss * len(logits)
+        totals[1] += (logits.argmax(axis=1) == labels).sum()
+        return None, ()

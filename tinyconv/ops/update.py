@@ -131,3 +131,62 @@ class RMSpropUpdate(Update):
             step = buf
         p -= lr.astype(p.dtype) * step
         return None, ()
+
+
+# Mixed precision: gradients of float16 are computed of scale * loss, so that small ones do not
+# become 0. `scaling` is float32 (3,): the scale; 1 where a gradient overflowed, else 0; steps since
+# the scale was last changed. Source: Micikevicius et al., 2017, arXiv:1710.03740.
+
+
+@dataclass(frozen=True)
+class CheckGradients(Op):
+    """scaling[1] = 1 if any of the gradients g holds infinity or NaN, else 0"""
+
+    mutates: ClassVar[tuple[int, ...]] = (0,)
+
+    def forward(self, xp, scaling, *gradients):
+        scaling[1] = 0
+        for g in gradients:
+            scaling[1] = xp.maximum(scaling[1], ~xp.isfinite(g).all())
+        return None, ()
+
+
+@dataclass(frozen=True)
+class Scaled(Op):
+    """`op`, an update or CountStep, with g / scale for g; nothing at all if a gradient overflowed.
+
+    Its inputs are scaling, then those of `op`.
+    """
+
+    op: Op
+
+    @property
+    def mutates(self):  # type: ignore[override]
+        return tuple(i + 1 for i in self.op.mutates)
+
+    def forward(self, xp, scaling, *inputs):
+        if scaling[1]:
+            return None, ()
+        if isinstance(self.op, Update):
+            p, g, *rest = inputs
+            inputs = (p, g / scaling[0], *rest)
+        return self.op.forward(xp, *inputs)
+
+
+@dataclass(frozen=True)
+class AdjustScale(Op):
+    """scale *= backoff after an overflow, scale *= growth after `interval` steps without one"""
+
+    growth: float = 2.0
+    backoff: float = 0.5
+    interval: int = 2000
+
+    mutates: ClassVar[tuple[int, ...]] = (0,)
+
+    def forward(self, xp, scaling):
+        overflow = scaling[1] > 0
+        steps = xp.where(overflow, 0, scaling[2] + 1)
+        grown = steps == self.interval
+        scaling[0] *= xp.where(overflow, self.backoff, xp.where(grown, self.growth, 1))
+        scaling[2] = xp.where(grown, 0, steps)
+        return None, ()

@@ -55,6 +55,7 @@ class Optimizer:
             self.param_groups.append(full)
         # Each group's learning rate as an array that stays the same: a recorded step reads it anew.
         self._rates: dict[int, Array] = {}
+        self._written: dict[int, float] = {}  # what they hold: a GPU is told only what is new
 
     def update(self, group: dict[str, Any]) -> Update:
         """The update op for a group's settings."""
@@ -94,7 +95,9 @@ class Optimizer:
     def set_rates(self) -> None:
         """Write the groups' learning rates into the arrays that the update ops read them from."""
         for number, rate in self._rates.items():
-            rate[...] = self.param_groups[number]["lr"]
+            lr = self.param_groups[number]["lr"]
+            if self._written.get(number) != lr:
+                rate[...] = self._written[number] = lr
 
     def _all_params(self) -> list[Tensor]:
         return [p for group in self.param_groups for p in group["params"]]

@@ -80,7 +80,7 @@ OPTIMIZERS = {
 
 
 @pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS)
-def test_float64_is_eager_to_the_last_digits(make):
+def test_float64_is_eager_to_the_last_digits(backend, make):
     data = batches(5, dtype=np.float64)
     eager, compiled = Training(make, np.float64), Training(make, np.float64)
     step = tc.compile(compiled.step)
@@ -92,7 +92,7 @@ def test_float64_is_eager_to_the_last_digits(make):
 
 
 @pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS)
-def test_float32_kernels_follow_eager(make):
+def test_float32_kernels_follow_eager(backend, make):
     data = batches(5)
     eager, compiled = Training(make), Training(make)
     losses, weights = run(eager, eager.step, data)
@@ -102,7 +102,7 @@ def test_float32_kernels_follow_eager(make):
         np.testing.assert_allclose(our_weights[name], array, atol=2e-3, err_msg=name)
 
 
-def test_gradients_of_the_first_step():
+def test_gradients_of_the_first_step(backend):
     (batch,) = batches(1)
     eager, compiled = Training(), Training()
     stream()
@@ -171,7 +171,7 @@ def test_inference_is_one_pass_for_each_convolution(relu):
     assert "reference" not in forward.plan.kernels
 
 
-def test_what_is_read_elsewhere_is_not_fused_away():
+def test_what_is_read_elsewhere_is_not_fused_away(backend):
     tc.manual_seed(3)
     model = Inverted()
     model.eval()
@@ -213,7 +213,7 @@ def test_training_with_relu6_uneven_padding_and_depthwise_convolutions(frozen):
 # What changes between calls -----------------------------------------------------------------------
 
 
-def test_a_short_last_batch_just_works():
+def test_a_short_last_batch_just_works(backend):
     data = [*batches(2), *batches(1, size=2), *batches(1), *batches(1, size=2, seed=3)]
     eager, compiled = Training(), Training()
     losses, _ = run(eager, eager.step, data)
@@ -269,7 +269,7 @@ CHANGES = [
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_changes_between_calls_are_noticed(change):
+def test_changes_between_calls_are_noticed(backend, change):
     data = batches(6, dtype=np.float64)
     results = []
     for wrap in (lambda step: step, tc.compile):
@@ -285,7 +285,7 @@ def test_changes_between_calls_are_noticed(change):
         np.testing.assert_allclose(our_weights[name], array, rtol=1e-9, atol=1e-12, err_msg=name)
 
 
-def test_arguments_of_any_kind():
+def test_arguments_of_any_kind(backend):
     seen = []
 
     @tc.compile
@@ -305,14 +305,14 @@ def test_arguments_of_any_kind():
         scaled([1.0], 3.0, "a")
 
 
-def test_results_are_the_callers_own():
+def test_results_are_the_callers_own(backend):
     double = tc.compile(lambda x: tc.Tensor(x) * 2.0)
     one, two = (double(np.full(3, value, np.float32)) for value in (1, 2))
     np.testing.assert_array_equal(one.numpy(), 2)
     np.testing.assert_array_equal(two.numpy(), 4)
 
 
-def test_a_forward_pass_alone():
+def test_a_forward_pass_alone(backend):
     training = Training()
     training.model.eval()
 
@@ -326,7 +326,7 @@ def test_a_forward_pass_alone():
         np.testing.assert_allclose(forward(images).numpy(), expected, atol=1e-5)
 
 
-def test_weights_that_are_used_four_times():
+def test_weights_that_are_used_four_times(backend):
     class Shared(nn.Module):
         def __init__(self):
             super().__init__()
@@ -346,7 +346,7 @@ def test_weights_that_are_used_four_times():
     np.testing.assert_allclose(*results, rtol=1e-12)
 
 
-def test_a_step_without_an_optimizer_leaves_its_gradients():
+def test_a_step_without_an_optimizer_leaves_its_gradients(backend):
     weight = tc.Tensor(np.ones((2, 3), np.float32), requires_grad=True)
 
     @tc.compile
@@ -425,7 +425,7 @@ def does_more_every_time(model, x):
         (does_more_every_time, "ran .* ops the first time"),
     ],
 )
-def test_refusals(step, message):
+def test_refusals(backend, step, message):
     model = nn.Sequential(nn.Flatten(), nn.Linear(432, 3))
     before = model.state_dict()
     compiled = tc.compile(lambda x: step(model, x))
@@ -440,7 +440,7 @@ def test_refusals(step, message):
     assert forgiving.refusal is not None
 
 
-def test_gradients_that_add_up_over_calls_are_refused():
+def test_gradients_that_add_up_over_calls_are_refused(backend):
     model = nn.Linear(3, 2)
     compiled = tc.compile(lambda x: accumulates(model, x))
     with pytest.raises(CompileError, match="zero_grad"):
@@ -448,7 +448,7 @@ def test_gradients_that_add_up_over_calls_are_refused():
     assert model.weight.grad is None
 
 
-def test_gradients_from_before_stay():
+def test_gradients_from_before_stay(backend):
     model = nn.Linear(3, 2)
     x = np.ones((1, 3), np.float32)
     model(x).sum().backward()
@@ -456,7 +456,7 @@ def test_gradients_from_before_stay():
     np.testing.assert_array_equal(model.weight.grad.numpy(), 1)
 
 
-def test_a_sum_of_two_losses():
+def test_a_sum_of_two_losses(backend):
     p = tc.Tensor(np.full(3, 2, np.float32), requires_grad=True)
 
     @tc.compile
@@ -470,14 +470,14 @@ def test_a_sum_of_two_losses():
     np.testing.assert_array_equal(p.grad.numpy(), 5)
 
 
-def test_the_same_array_twice_is_two_arguments():
+def test_the_same_array_twice_is_two_arguments(backend):
     difference = tc.compile(lambda a, b: tc.Tensor(a) - tc.Tensor(b))
     x, y = np.ones(3, np.float32), np.zeros(3, np.float32)
     np.testing.assert_array_equal(difference(x, x).numpy(), 0)
     np.testing.assert_array_equal(difference(x, y).numpy(), 1)
 
 
-def test_values_read_past_the_tensor_are_refused():
+def test_values_read_past_the_tensor_are_refused(backend):
     weight = tc.Tensor(np.ones(3, np.float32), requires_grad=True)
     step = tc.compile(lambda x: (weight * x).sum() * float((weight * x).data.sum() + 1))
     with pytest.raises(CompileError):
@@ -502,7 +502,7 @@ def test_one_step_in_many_threads():
     assert not wrong
 
 
-def test_a_setting_of_a_layer_is_noticed():
+def test_a_setting_of_a_layer_is_noticed(backend):
     model = nn.Sequential(nn.Dropout(0.5))
     step = tc.compile(lambda x: model(x))
     x = np.ones(1000, np.float32)
@@ -511,7 +511,7 @@ def test_a_setting_of_a_layer_is_noticed():
     np.testing.assert_array_equal(step(x).numpy(), 1)
 
 
-def test_a_graph_from_before_the_step_is_refused():
+def test_a_graph_from_before_the_step_is_refused(backend):
     weight = tc.Tensor(np.ones(3, np.float32), requires_grad=True)
     y = weight * 2.0
 
@@ -523,13 +523,13 @@ def test_a_graph_from_before_the_step_is_refused():
         step(np.ones(3, np.float32))
 
 
-def test_a_mean_over_all_batches_changes_its_momentum_and_is_refused():
+def test_a_mean_over_all_batches_changes_its_momentum_and_is_refused(backend):
     norm = nn.BatchNorm2d(3, momentum=None)
     with pytest.raises(CompileError, match="momentum=None"):
         tc.compile(norm)(np.ones((2, 3, 4, 4), np.float32))
 
 
-def test_errors_of_the_step_come_through_and_change_nothing():
+def test_errors_of_the_step_come_through_and_change_nothing(backend):
     training = Training()
     step = tc.compile(training.step)
     data = batches(2)
@@ -542,7 +542,7 @@ def test_errors_of_the_step_come_through_and_change_nothing():
     step(*data[1])
 
 
-def test_a_wrong_class_makes_the_loss_nan():
+def test_a_wrong_class_makes_the_loss_nan(backend):
     training = Training()
     step = tc.compile(training.step)
     images, labels = batches(1)[0]
@@ -604,7 +604,7 @@ def test_the_setting_is_checked(monkeypatch):
 
 
 @pytest.mark.parametrize("relu", [False, True])
-def test_a_norm_beside_its_own_convolution_is_not_taken_into_it(relu):
+def test_a_norm_beside_its_own_convolution_is_not_taken_into_it(backend, relu):
     """norm(c) + c: the residual is made inside of what would be fused."""
     tc.manual_seed(0)
     convolution, norm = nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16).eval()

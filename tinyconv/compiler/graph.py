@@ -14,7 +14,7 @@ import math
 import statistics
 import weakref
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 from tinyconv.backend import Array, xp
@@ -40,17 +40,17 @@ class GraphPlan:
         self.runs = 0
         self._last_uses = _last_uses(calls, kept)
         self._stream = xp().cuda.Stream(non_blocking=True)
-        self._held = self._given()  # a graph knows addresses only
+        self._held = self._given(kept)  # a graph knows addresses only
         pool = xp().get_default_memory_pool()
         with _Settled(self._stream):
             self._execute(_copies(self._held))
         pool.free_all_blocks()
         with _Settled(self._stream):
-            rehearsal = _Rehearsal()
+            rehearsal, copies = _Rehearsal(), _copies(self._held)
             with xp().cuda.using_allocator(rehearsal.malloc):
-                self._execute(_copies(self._held), rehearsal)
+                self._execute(copies, rehearsal)
         self._offsets, size = place(rehearsal.lifetimes, _ALIGNMENT)
-        del rehearsal
+        del rehearsal, copies
         pool.free_all_blocks()
         self.memory = xp().empty(size, xp().uint8)
         self._segments, arrays = self._capture(self._held)
@@ -101,10 +101,10 @@ class GraphPlan:
         """What kind of time `milliseconds` gives."""
         return "each call by itself, median of 20"
 
-    def _given(self) -> dict[Value, Array]:
+    def _given(self, kept: list[Value]) -> dict[Value, Array]:
         """The arrays that the step finds: arguments, weights, statistics, states."""
         given: dict[Value, Array] = {}
-        for value in (value for call in self.calls for value in call.reads()):
+        for value in chain(kept, *(call.reads() for call in self.calls)):
             if value.argument is not None:
                 given[value] = self.arguments[value.argument]
             elif value.given is not None:

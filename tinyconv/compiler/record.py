@@ -107,10 +107,15 @@ class _Nothing:
 
 
 def _sealed(array: Array, *others: Any) -> Array:
-    """The array, no longer to be written to unless it is one of `others`. CuPy knows no such."""
+    """The array, no longer to be written to unless it is one of `others`."""
     if isinstance(array, np.ndarray) and not any(array is other for other in others):
         array.flags.writeable = False
     return array
+
+
+def _checksum(array: Array) -> float:
+    """Tells whether an array of CuPy was written to, which knows no arrays that cannot be."""
+    return float(array.sum(dtype=np.float64))
 
 
 class StepRecorder:
@@ -132,6 +137,7 @@ class StepRecorder:
         self._watched: dict[int, Any] = {}  # weak references, whose end ends the entry above
         self._forwards: dict[int, Call] = {}  # by the identity of what they saved
         self._used: set[int] = set()
+        self._checksums: dict[int, float] = {}  # on a GPU, by the identity of arrays
         for number, array in enumerate(arguments):
             self._enter(array, Value(array.shape, array.dtype, argument=number))
 
@@ -146,10 +152,7 @@ class StepRecorder:
         for array in self._unsealed:
             array.flags.writeable = True
         if isinstance(error, ValueError) and "read-only" in str(error):
-            raise CompileError(
-                "the step changes an array in place outside of any op, which a record cannot "
-                f"repeat ({error}); {_REASONS}"
-            ) from error
+            raise CompileError(f"{_IN_PLACE} ({error}); {_REASONS}") from error
 
     # What the engine hands over -----------------------------------------------------------------
 
@@ -227,6 +230,9 @@ class StepRecorder:
         record = self.record
         record.result = self._result(result)
         for tensor in record.tensors:
+            self._check(tensor.data)
+            if tensor.grad is not None:
+                self._check(tensor.grad.data)
             if tensor.grad is not None and id(tensor.grad.data) in self._values:
                 value = self._values[id(tensor.grad.data)]
                 if value.made:
@@ -238,8 +244,20 @@ class StepRecorder:
     def _enter(self, array: Array, value: Value) -> Value:
         key = id(array)
         self._values[key] = value
-        self._watched[key] = weakref.ref(array, lambda _: self._values.pop(key, None))
+        self._watched[key] = weakref.ref(array, lambda _: self._forget(key))
+        if self.xp is not np:
+            self._checksums[key] = _checksum(array)
         return value
+
+    def _forget(self, key: int) -> None:
+        self._values.pop(key, None)
+        self._checksums.pop(key, None)
+
+    def _check(self, array: Array) -> None:
+        """Raises CompileError where a known array of CuPy is no longer what it was."""
+        before = self._checksums.get(id(array))
+        if before is not None and not np.array_equal(before, _checksum(array), equal_nan=True):
+            raise CompileError(f"{_IN_PLACE} (an array of shape {array.shape}); {_REASONS}")
 
     def _of(self, thing: Any) -> Any:
         """The value of an array; what is not an array stays as it is."""
@@ -247,8 +265,10 @@ class StepRecorder:
             return thing
         if isinstance(thing, np.generic):
             return Value((), thing.dtype, given=np.asarray(thing))
-        known = self._values.get(id(thing))
-        return known or self._enter(thing, Value(thing.shape, thing.dtype, given=thing))
+        if known := self._values.get(id(thing)):
+            self._check(thing)
+            return known
+        return self._enter(thing, Value(thing.shape, thing.dtype, given=thing))
 
     def _made(self, thing: Any) -> Any:
         """The value of an op's result."""
@@ -264,6 +284,7 @@ class StepRecorder:
             value = self._values.get(id(result.data))
             if value is None:
                 raise CompileError("the step returns a tensor that no op of the step computed")
+            self._check(result.data)
             return value
         if type(result) in (tuple, list):
             return type(result)([self._result(item) for item in result])
@@ -309,6 +330,8 @@ def same(first: Record, second: Record) -> None:
         ):
             check(x, y, a)
 
+
+_IN_PLACE = "the step changes an array in place outside of any op, which a record cannot repeat"
 
 _REASONS = (
     "a step that is compiled must do the same every time: it begins with zero_grad(), has no "

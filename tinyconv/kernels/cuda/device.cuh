@@ -23,6 +23,9 @@ typedef unsigned int uint32_t;
     extern __shared__ __align__(128) unsigned char shared_bytes[];   \
     T *name = reinterpret_cast<T *>(shared_bytes)
 
+// Whole numbers that stay on the device from one launch to the next, zeros at first.
+#define DEVICE_COUNTERS(name, count) __device__ unsigned name[count];
+
 // A float16 as it lies in memory.
 struct half_t {
     uint16_t bits;

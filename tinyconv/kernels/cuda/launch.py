@@ -20,20 +20,27 @@ OPTIONS = ("-std=c++17",)
 def source(name: str) -> str:
     """The text of a .cu or .cuh file, with this folder's headers in the place of their #include.
 
-    The compiler's cache knows a kernel by its text alone: a changed header must change it.
+    The compiler's cache knows a kernel by its text alone: a changed header must change it. Lines
+    keep the file and the number that they have in the folder.
     """
-    text = (FOLDER / name).read_text()
     included: set[str] = set()
 
-    def insert(match: re.Match[str]) -> str:
-        header = match[1]
-        if header in included or not (FOLDER / header).exists():
-            return "" if header in included else match[0]
-        included.add(header)
-        inner = (FOLDER / header).read_text().replace("#pragma once", "")
-        return _INCLUDE.sub(insert, inner)
+    def inlined(name: str) -> str:
+        text = (FOLDER / name).read_text().replace("#pragma once", "")
 
-    return _INCLUDE.sub(insert, text)
+        def insert(match: re.Match[str]) -> str:
+            header = match[1]
+            if not (FOLDER / header).exists():
+                return match[0]
+            if header in included:
+                return ""
+            included.add(header)
+            after = text.count("\n", 0, match.end()) + 2
+            return f'{inlined(header)}\n#line {after} "{name}"'
+
+        return f'#line 1 "{name}"\n{_INCLUDE.sub(insert, text)}'
+
+    return inlined(name)
 
 
 _INCLUDE = re.compile(r'^#include "([^"]+)".*$', re.MULTILINE)
@@ -41,9 +48,14 @@ _INCLUDE = re.compile(r'^#include "([^"]+)".*$', re.MULTILINE)
 
 @cache
 def _function(name: str, kernel: str, constants: tuple[tuple[str, Any], ...], device: int) -> Any:
-    """A kernel of the file `name`, compiled with `constants` as macros, on one device."""
-    macros = tuple(f"-D{key}={int(v) if isinstance(v, bool) else v}" for key, v in constants)
-    return xp().RawModule(code=source(name), options=(*OPTIONS, *macros)).get_function(kernel)
+    """A kernel of the file `name`, compiled with `constants` as macros, on one device.
+
+    They are not given as -D: NVRTC's own header, which goes before the text, uses names like T.
+    """
+    macros = "".join(
+        f"#define {key} {int(v) if isinstance(v, bool) else v}\n" for key, v in constants
+    )
+    return xp().RawModule(code=macros + source(name), options=OPTIONS).get_function(kernel)
 
 
 def launch(

@@ -1,0 +1,213 @@
+"""Convolution on tensor cores as an implicit matrix product, see conv.cu."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tinyconv.backend import Array
+from tinyconv.kernels.cuda.gemm import (
+    LINE,
+    LONGEST,
+    exact,
+    lay_out,
+    plan,
+    sum_gradient,
+    sum_product,
+    unit,
+)
+from tinyconv.kernels.cuda.launch import ceil_div, launch, type_name
+from tinyconv.kernels.cuda.layout import channels_last, contiguous, empty, empty_images
+from tinyconv.kernels.cuda.sums import channel_sums
+from tinyconv.kernels.cuda.when import float32, floats
+from tinyconv.kernels.fused import ConvNormReLU, PaddedConv2d
+from tinyconv.op import register
+from tinyconv.ops.activation import ReLU6
+from tinyconv.ops.conv import Conv2d
+from tinyconv.ops.window import Window
+
+# So few weights are read as they lie: putting them in order would take another launch.
+_FEW_WEIGHTS = 5000
+_LARGEST = 2**14  # rows or columns of an image with its border: positions are 16-bit numbers
+
+
+class Geometry(NamedTuple):
+    """Sizes and settings of a convolution, in the order in which the kernels take them."""
+
+    N: int
+    H: int
+    W: int
+    C: int
+    OH: int
+    OW: int
+    O: int
+    KH: int
+    KW: int
+    sh: int
+    sw: int
+    ph: int
+    pw: int
+    dh: int
+    dw: int
+
+    @classmethod
+    def of(cls, op: Conv2d, x_shape: tuple[int, ...], w_shape: tuple[int, ...]) -> Geometry:
+        """Raises ShapeError where no window fits into the image."""
+        (N, C, H, W), (O, _, KH, KW) = x_shape, w_shape
+        (ph, pw), (top, left), (bottom, right) = op.padding, (0, 0), (0, 0)
+        if isinstance(op, PaddedConv2d):
+            (top, left), (bottom, right) = op.before, op.after
+        OH, OW = Window((KH, KW), op.stride, op.padding, op.dilation).output_size(
+            top + H + bottom, left + W + right
+        )
+        return cls(
+            N, H, W, C, OH, OW, O, KH, KW, *op.stride, ph + top, pw + left, *op.dilation
+        )
+
+    def turned(self) -> Geometry:
+        """The same with the roles of x and y exchanged, as the kernel takes it for gx."""
+        return self._replace(
+            H=self.OH, W=self.OW, C=self.O, OH=self.H, OW=self.W, O=self.C
+        )
+
+
+def _fits(op, x, w):
+    border = max(op.padding) + max(getattr(op, "before", (0, 0)))
+    return (
+        op.groups == 1
+        and x.shape[1] == w.shape[1]
+        and max(x.shape[2:]) + 2 * border < _LARGEST
+        and x.size < 2**31
+    )
+
+
+def _forward(op, xp, x, w, b):
+    return floats(xp, x) and float32(xp, w, b) and _fits(op, x, w)
+
+
+def _backward(op, xp, gy, saved, needs):
+    x, w = saved
+    return _forward(op, xp, x, w, None) and floats(xp, gy) and gy.dtype == x.dtype
+
+
+# Forward ------------------------------------------------------------------------------------------
+
+_NO_NORM = (None, None, None, None, 0.0)
+_UNBOUNDED = (-np.inf, np.inf)
+
+
+@register(Conv2d, "forward", _forward)
+@register(PaddedConv2d, "forward", _forward)
+def implicit_gemm(op, xp, x, w, b):
+    """Conv2d forward."""
+    return _outputs(op, x, w, (None, _vector(b), *_NO_NORM, *_UNBOUNDED)), (x, w)
+
+
+def _norm_follows(op, xp, x, w, b, weight, bias, mean, var, residual=None):
+    return (
+        _forward(op.conv, xp, x, w, b)
+        and not op.norm.training
+        and float32(xp, weight, bias, mean, var)
+        and (residual is None or residual.dtype == x.dtype)
+    )
+
+
+@register(ConvNormReLU, "forward", _norm_follows)
+def implicit_gemm_with_norm(op, xp, x, w, b, weight, bias, mean, var, residual=None):
+    """Convolution, norm, residual and activation, all before a number of y is written."""
+    highest = 6.0 if isinstance(op.relu, ReLU6) else np.inf
+    limits = _UNBOUNDED if op.relu is None else (0.0, highest)
+    finish = (
+        None if residual is None else channels_last(residual),
+        *map(_vector, (b, weight, bias, mean, var)), op.norm.eps, *limits,
+    )  # fmt: skip
+    return _outputs(op.conv, x, w, finish), ()
+
+
+def _vector(v):
+    return None if v is None else contiguous(v)
+
+
+def _outputs(op, x, w, finish):
+    geometry = Geometry.of(op, x.shape, w.shape)
+    y = empty_images(geometry.N, geometry.O, geometry.OH, geometry.OW, x.dtype)
+    _convolve(geometry, channels_last(x), w, y, finish)
+    return y
+
+
+def _convolve(geometry: Geometry, x: Array, w: Array, y: Array, finish: tuple[Any, ...],
+              backward: bool = False) -> None:
+    """y = finish(w * x), or backward gx = gy * w with gy as x and gx as y; both channels last."""
+    N, H, W, C, OH, OW, O, KH, KW, sh, sw, *_ = geometry
+    number, taps = type_name(x), KH * KW
+    depth = LINE // x.dtype.itemsize
+    if w.size <= _FEW_WEIGHTS:
+        w = contiguous(w)
+        strides = (taps, 1, O * taps) if backward else (C * taps, 1, taps)
+        weights = {"TW": "float", "LAID_OUT": False, "UNIT_W": x.dtype.itemsize}
+    else:
+        w = lay_out(w, backward, x.dtype)
+        strides = (taps * C, C, 1)
+        weights = {"TW": number, "LAID_OUT": True, "UNIT_W": unit(w, C)}
+
+    residues = sh * sw if backward else 1
+    windows = (ceil_div(OH, sh), ceil_div(OW, sw)) if backward else (OH, OW)
+    steps = ceil_div(taps * C, depth * residues)
+    cut = plan(N * windows[0] * windows[1], O, steps, residues, may_split=residues == 1)
+    parts = empty((cut.splits, y.size)) if cut.splits > 1 else None
+    together = min(unit(a, O) for a in (y, finish[0]) if a is not None)
+    launch(
+        "conv.cu", "convolve", (cut.tiles, residues, cut.splits), cut.tile.threads,
+        x, w, y, parts, *finish, *geometry, *strides, cut.splits,
+        shared=cut.shared(True, True, cut.tile.m * 8, cut.tile.m * 4 + cut.tile.n * 8),
+        **cut.constants, **weights, NUMBER=number, TX=number, EXACT=exact(x), BACKWARD=backward,
+        UNIT_X=unit(x, C), WHOLE=C % depth == 0, VECTOR=together // y.dtype.itemsize,
+    )  # fmt: skip
+    if parts is not None:
+        sum_product(y, O, parts, finish)
+
+
+# Backward -----------------------------------------------------------------------------------------
+
+
+@register(Conv2d, "backward", _backward)
+@register(PaddedConv2d, "backward", _backward)
+def implicit_gemm_backward(op, xp, gy, saved, needs):
+    """gx as a convolution of gy, gw and gb as a product along the pixels."""
+    x, w = saved
+    geometry = Geometry.of(op, x.shape, w.shape)
+    gy = channels_last(gy)
+    gx = gw = gb = None
+    if needs[0]:
+        gx = empty_images(geometry.N, geometry.C, geometry.H, geometry.W, x.dtype)
+        _convolve(geometry.turned(), gy, w, gx, (None, None, *_NO_NORM, *_UNBOUNDED), True)
+    if needs[1]:
+        gw, gb = empty(w.shape), empty((geometry.O,)) if needs[2] else None
+        _weight_gradient(geometry, channels_last(x), gy, gw, gb)
+    elif needs[2]:
+        gb = channel_sums(gy)
+    return gx, gw, gb
+
+
+def _weight_gradient(geometry: Geometry, x: Array, gy: Array, gw: Array, gb: Array | None) -> None:
+    N, H, W, C, OH, OW, O, KH, KW, *_ = geometry
+    number, K, pixels = type_name(x), KH * KW * C, N * OH * OW
+    depth = LINE // x.dtype.itemsize
+    cut = plan(O, K, ceil_div(pixels, depth), fewest_splits=ceil_div(pixels, LONGEST))
+    to, to_bias, size = gw, gb, 0
+    parts = None
+    if cut.splits > 1:
+        size = gw.size + (0 if gb is None else O)
+        parts = to = empty((cut.splits, size))
+        to_bias = None if gb is None else parts.reshape(-1)[gw.size :]
+    vector = min(4, *(unit(parts, n) // 4 for n in (K, size)))if parts is not None else 1
+    launch(
+        "conv_weights.cu", "weight_gradient", (cut.tiles, cut.splits), cut.tile.threads,
+        x, gy, to, to_bias, size, *geometry, cut.splits,
+        shared=cut.shared(False, False, cut.stages * depth * 8, 0),
+        **cut.constants, NUMBER=number, TX=number, EXACT=exact(x),
+        UNIT_X=unit(x, C), UNIT_GY=unit(gy, O), VECTOR=vector,
+    )  # fmt: skip
+    if parts is not None:
+        sum_gradient(gw, gb, parts, C, KH * KW)

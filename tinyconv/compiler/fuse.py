@@ -6,6 +6,7 @@ result, and on the way back not another gradient.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -220,12 +221,17 @@ def _has_kernels(rule: Rule, chain: list[Call], back: list[Call]) -> bool:
 
 
 def stand_in(thing: Any) -> Any:
-    """An array of a value's shape and dtype that takes no memory; other things as they are."""
+    """An array of a value's shape and dtype, without memory if it is large; other things as are."""
     if not isinstance(thing, Value):
         return thing
     if thing.given is not None:
         return thing.given
+    if math.prod(thing.shape) <= _SMALL:  # kernels look at how vectors lie
+        return xp().zeros(thing.shape, thing.dtype)
     return xp().broadcast_to(xp().zeros((), thing.dtype), thing.shape)
+
+
+_SMALL = 4096  # numbers
 
 
 def _join_updates(calls: list[Call]) -> list[Call]:

@@ -1,11 +1,15 @@
 """What all tests share: a clean start for each of them, and the array libraries to run on."""
 
 import os
+import shutil
+import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 import tinyconv
+from tinyconv import backend as _backend
 from tinyconv import op
 
 # No deadline: a first call may compile or load something. The `backend` fixture does not change
@@ -20,25 +24,57 @@ settings.load_profile("tinyconv")
 
 
 def _what_cupy_lacks() -> str:
+    wanted = _backend.kernels_wanted()
     try:
-        tinyconv.use_backend("cupy")
+        tinyconv.use_backend("cupy", kernels=False)
     except tinyconv.BackendError as error:
         return str(error)
     finally:
-        tinyconv.use_backend("numpy")
+        tinyconv.use_backend("numpy", kernels=wanted)
     return ""
 
 
+def _emulate() -> str:
+    """Put the stand-in for CuPy where `import cupy` finds it; why not, where that cannot be."""
+    if not shutil.which("g++"):
+        return "there is no g++ for tests/emulator either"
+    for name in [m for m in sys.modules if m.partition(".")[0] in ("cupy", "cupyx")]:
+        del sys.modules[name]
+    sys.path.insert(0, str(Path(__file__).parent / "emulator"))
+    return _what_cupy_lacks()
+
+
 _LACKING = _what_cupy_lacks()
+_EMULATED = bool(_LACKING)
+if _EMULATED:
+    _LACKING = (why := _emulate()) and f"{_LACKING}; {why}"
 _CUPY = pytest.param("cupy", marks=pytest.mark.skipif(bool(_LACKING), reason=_LACKING))
+
+
+def pytest_report_header():
+    if _LACKING:
+        return f"cupy: not tested: {_LACKING}"
+    if _EMULATED:
+        return "cupy: emulated on the CPU by tests/emulator, not a GPU"
+    import cupy
+
+    return f"cupy: {cupy.cuda.runtime.getDeviceProperties(0)['name'].decode()}"
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.name == "test_every_kernel_was_launched")
+
+
+# TINYCONV_BACKEND=cupy runs every test on a GPU (or the emulator) that does not choose for itself.
+_START = os.environ.get("TINYCONV_BACKEND") or "numpy"
 
 
 @pytest.fixture(autouse=True)
 def _clean_start():
-    tinyconv.use_backend("numpy")
+    tinyconv.use_backend(_START, precision="float32")
     tinyconv.manual_seed(0)
     yield
-    tinyconv.use_backend("numpy")
+    tinyconv.use_backend(_START, precision="float32")
 
 
 @pytest.fixture
@@ -49,6 +85,25 @@ def empty_registry(monkeypatch):
 
 @pytest.fixture(params=["numpy", _CUPY])
 def backend(request):
-    """Runs the test on every array library that works here."""
-    tinyconv.use_backend(request.param)
-    return request.param
+    """Runs the test on every array library that works here, to float32's precision.
+
+    The emulator leaves the kernels out where Hypothesis chooses settings: each of them would have
+    to be compiled. tests/kernels/cuda tests them.
+    """
+    drawn = getattr(request.function, "is_hypothesis_test", False)
+    kernels = _backend.kernels_wanted()
+    by_reference = request.param == "cupy" and _EMULATED and drawn
+    tinyconv.use_backend(request.param, kernels=kernels and not by_reference, precision="float32")
+    yield request.param
+    tinyconv.use_backend("numpy", kernels=kernels, precision="tf32")
+
+
+@pytest.fixture
+def cuda():
+    """CuPy with kernels, on a device or the emulator; the module itself."""
+    if _LACKING:
+        pytest.skip(_LACKING)
+    kernels = _backend.kernels_wanted()
+    tinyconv.use_backend("cupy", kernels=True, precision="tf32")
+    yield _backend.xp()
+    tinyconv.use_backend("numpy", kernels=kernels)

@@ -55,8 +55,7 @@ def leaky_relu_backward(op, xp, gy, saved, needs):
 
 
 def _along_rows(op, xp, x):
-    order = order_of(x)
-    if not fits(xp, x) or order is None:
+    if not fits(xp, x) or (order := order_of(x)) is None:
         return False
     axes = [axis for axis in order if x.shape[axis] != 1]
     return bool(axes) and axes[-1] == op.dim % x.ndim

@@ -117,7 +117,7 @@ struct Windows {
 
 // The columns of W: w[n][tap][c], whose strides say where that lies.
 struct Weights {
-    static constexpr bool ALONG = true, ROUNDED = LAID_OUT;
+    static constexpr bool ALONG = true, ROUNDED = ROUNDED_W;
     static constexpr int ROWS = BLOCK_N;
     using Mine = Share<ALONG, ROWS, UNIT_W>;
 
@@ -130,7 +130,7 @@ struct Weights {
     __device__ __forceinline__ void copy_step(NUMBER *tile, int step) {
         int tap = (vertical.tap + walk.u * vertical.tap_step) * KW + horizontal.tap +
                   walk.v * horizontal.tap_step;
-        int number = tap * tap_stride + (LAID_OUT ? walk.c : walk.c * channel_stride);
+        int number = tap * tap_stride + walk.c * channel_stride;
         bool inside = walk.inside();
 #pragma unroll
         for (int pass = 0; pass < Mine::PASSES; pass++) {

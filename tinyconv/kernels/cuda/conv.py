@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from tinyconv.backend import Array
 from tinyconv.kernels.cuda.gemm import (
     LINE,
     LONGEST,
+    Finish,
     exact,
     lay_out,
     plan,
@@ -27,7 +28,7 @@ from tinyconv.ops.activation import ReLU6
 from tinyconv.ops.conv import Conv2d
 from tinyconv.ops.window import Window
 
-# So few weights are read as they lie: putting them in order would take another launch.
+# So few weights are not put in order first: that would be another launch.
 _FEW_WEIGHTS = 5000
 _LARGEST = 2**14  # rows or columns of an image with its border: positions are 16-bit numbers
 
@@ -61,24 +62,24 @@ class Geometry(NamedTuple):
         OH, OW = Window((KH, KW), op.stride, op.padding, op.dilation).output_size(
             top + H + bottom, left + W + right
         )
-        return cls(
-            N, H, W, C, OH, OW, O, KH, KW, *op.stride, ph + top, pw + left, *op.dilation
-        )
+        return cls(N, H, W, C, OH, OW, O, KH, KW, *op.stride, ph + top, pw + left, *op.dilation)
 
     def turned(self) -> Geometry:
         """The same with the roles of x and y exchanged, as the kernel takes it for gx."""
-        return self._replace(
-            H=self.OH, W=self.OW, C=self.O, OH=self.H, OW=self.W, O=self.C
-        )
+        return self._replace(H=self.OH, W=self.OW, C=self.O, OH=self.H, OW=self.W, O=self.C)
 
 
 def _fits(op, x, w):
-    border = max(op.padding) + max(getattr(op, "before", (0, 0)))
+    N, C, H, W = x.shape
+    rows, columns = (
+        n + 2 * (p + more)
+        for n, p, more in zip((H, W), op.padding, getattr(op, "before", (0, 0)), strict=True)
+    )
     return (
         op.groups == 1
-        and x.shape[1] == w.shape[1]
-        and max(x.shape[2:]) + 2 * border < _LARGEST
-        and x.size < 2**31
+        and w.shape[1] == C
+        and max(rows, columns) < _LARGEST
+        and N * rows * columns * max(C, len(w)) < 2**31
     )
 
 
@@ -93,40 +94,48 @@ def _backward(op, xp, gy, saved, needs):
 
 # Forward ------------------------------------------------------------------------------------------
 
-_NO_NORM = (None, None, None, None, 0.0)
-_UNBOUNDED = (-np.inf, np.inf)
-
 
 @register(Conv2d, "forward", _forward)
 @register(PaddedConv2d, "forward", _forward)
 def implicit_gemm(op, xp, x, w, b):
     """Conv2d forward."""
-    return _outputs(op, x, w, (None, _vector(b), *_NO_NORM, *_UNBOUNDED)), (x, w)
+    return _outputs(op, x, w, Finish(b=None if b is None else contiguous(b))), (x, w)
 
 
-def _norm_follows(op, xp, x, w, b, weight, bias, mean, var, residual=None):
+def norm_follows(op, x, w, mean, residual):
+    """Whether norm and residual fit the output of the convolution."""
+    y = Geometry.of(op.conv, x.shape, w.shape)
+    same = (y.N, y.O, y.OH, y.OW)
     return (
-        _forward(op.conv, xp, x, w, b)
-        and not op.norm.training
-        and float32(xp, weight, bias, mean, var)
-        and (residual is None or residual.dtype == x.dtype)
+        not op.norm.training
+        and mean.shape == (y.O,)
+        and (residual is None or (residual.dtype == x.dtype and residual.shape == same))
     )
 
 
-@register(ConvNormReLU, "forward", _norm_follows)
+def _forward_with_norm(op, xp, x, w, b, weight, bias, mean, var, residual=None):
+    return (
+        _forward(op.conv, xp, x, w, b)
+        and float32(xp, weight, bias, mean, var)
+        and norm_follows(op, x, w, mean, residual)
+    )
+
+
+def finish_with_norm(op, b, weight, bias, mean, var, residual):
+    """Norm, residual and activation as a kernel of a convolution takes them."""
+    vectors = (None if v is None else contiguous(v) for v in (b, weight, bias, mean, var))
+    residual = None if residual is None else channels_last(residual)
+    low = -np.inf if op.relu is None else 0.0
+    return Finish(
+        residual, *vectors, op.norm.eps, low, 6.0 if isinstance(op.relu, ReLU6) else np.inf
+    )
+
+
+@register(ConvNormReLU, "forward", _forward_with_norm)
 def implicit_gemm_with_norm(op, xp, x, w, b, weight, bias, mean, var, residual=None):
     """Convolution, norm, residual and activation, all before a number of y is written."""
-    highest = 6.0 if isinstance(op.relu, ReLU6) else np.inf
-    limits = _UNBOUNDED if op.relu is None else (0.0, highest)
-    finish = (
-        None if residual is None else channels_last(residual),
-        *map(_vector, (b, weight, bias, mean, var)), op.norm.eps, *limits,
-    )  # fmt: skip
+    finish = finish_with_norm(op, b, weight, bias, mean, var, residual)
     return _outputs(op.conv, x, w, finish), ()
-
-
-def _vector(v):
-    return None if v is None else contiguous(v)
 
 
 def _outputs(op, x, w, finish):
@@ -136,33 +145,41 @@ def _outputs(op, x, w, finish):
     return y
 
 
-def _convolve(geometry: Geometry, x: Array, w: Array, y: Array, finish: tuple[Any, ...],
-              backward: bool = False) -> None:
+def _convolve(
+    geometry: Geometry,
+    x: Array,
+    w: Array,
+    y: Array,
+    finish: Finish,
+    backward: bool = False,
+) -> None:
     """y = finish(w * x), or backward gx = gy * w with gy as x and gx as y; both channels last."""
-    N, H, W, C, OH, OW, O, KH, KW, sh, sw, *_ = geometry
+    N, _, _, C, OH, OW, O, KH, KW, sh, sw, *_ = geometry
     number, taps = type_name(x), KH * KW
     depth = LINE // x.dtype.itemsize
-    if w.size <= _FEW_WEIGHTS:
+    # Weights of 1x1 windows lie along k; others are read one by one, or put in order first.
+    along = taps == 1 and not backward and x.dtype == w.dtype
+    if along or w.size <= _FEW_WEIGHTS:
         w = contiguous(w)
         strides = (taps, 1, O * taps) if backward else (C * taps, 1, taps)
-        weights = {"TW": "float", "LAID_OUT": False, "UNIT_W": x.dtype.itemsize}
+        unit_w, rounded = unit(w, C) if along else x.dtype.itemsize, False
     else:
         w = lay_out(w, backward, x.dtype)
-        strides = (taps * C, C, 1)
-        weights = {"TW": number, "LAID_OUT": True, "UNIT_W": unit(w, C)}
+        strides, unit_w, rounded = (taps * C, C, 1), unit(w, C), True
 
     residues = sh * sw if backward else 1
     windows = (ceil_div(OH, sh), ceil_div(OW, sw)) if backward else (OH, OW)
     steps = ceil_div(taps * C, depth * residues)
     cut = plan(N * windows[0] * windows[1], O, steps, residues, may_split=residues == 1)
     parts = empty((cut.splits, y.size)) if cut.splits > 1 else None
-    together = min(unit(a, O) for a in (y, finish[0]) if a is not None)
+    together = min(unit(a, O) for a in (y, finish.residual) if a is not None)
     launch(
         "conv.cu", "convolve", (cut.tiles, residues, cut.splits), cut.tile.threads,
         x, w, y, parts, *finish, *geometry, *strides, cut.splits,
         shared=cut.shared(True, True, cut.tile.m * 8, cut.tile.m * 4 + cut.tile.n * 8),
-        **cut.constants, **weights, NUMBER=number, TX=number, EXACT=exact(x), BACKWARD=backward,
-        UNIT_X=unit(x, C), WHOLE=C % depth == 0, VECTOR=together // y.dtype.itemsize,
+        **cut.constants, NUMBER=number, TX=number, TW=type_name(w), EXACT=exact(x),
+        BACKWARD=backward, WHOLE=C % depth == 0, UNIT_X=unit(x, C), UNIT_W=unit_w,
+        ROUNDED_W=rounded, VECTOR=together // y.dtype.itemsize,
     )  # fmt: skip
     if parts is not None:
         sum_product(y, O, parts, finish)
@@ -181,7 +198,7 @@ def implicit_gemm_backward(op, xp, gy, saved, needs):
     gx = gw = gb = None
     if needs[0]:
         gx = empty_images(geometry.N, geometry.C, geometry.H, geometry.W, x.dtype)
-        _convolve(geometry.turned(), gy, w, gx, (None, None, *_NO_NORM, *_UNBOUNDED), True)
+        _convolve(geometry.turned(), gy, w, gx, Finish(), backward=True)
     if needs[1]:
         gw, gb = empty(w.shape), empty((geometry.O,)) if needs[2] else None
         _weight_gradient(geometry, channels_last(x), gy, gw, gb)
@@ -191,7 +208,7 @@ def implicit_gemm_backward(op, xp, gy, saved, needs):
 
 
 def _weight_gradient(geometry: Geometry, x: Array, gy: Array, gw: Array, gb: Array | None) -> None:
-    N, H, W, C, OH, OW, O, KH, KW, *_ = geometry
+    N, _, _, C, OH, OW, O, KH, KW, *_ = geometry
     number, K, pixels = type_name(x), KH * KW * C, N * OH * OW
     depth = LINE // x.dtype.itemsize
     cut = plan(O, K, ceil_div(pixels, depth), fewest_splits=ceil_div(pixels, LONGEST))
@@ -201,7 +218,7 @@ def _weight_gradient(geometry: Geometry, x: Array, gy: Array, gw: Array, gb: Arr
         size = gw.size + (0 if gb is None else O)
         parts = to = empty((cut.splits, size))
         to_bias = None if gb is None else parts.reshape(-1)[gw.size :]
-    vector = min(4, *(unit(parts, n) // 4 for n in (K, size)))if parts is not None else 1
+    vector = min(4, *(unit(parts, n) // 4 for n in (K, size))) if parts is not None else 1
     launch(
         "conv_weights.cu", "weight_gradient", (cut.tiles, cut.splits), cut.tile.threads,
         x, gy, to, to_bias, size, *geometry, cut.splits,

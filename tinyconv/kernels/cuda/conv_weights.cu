@@ -27,11 +27,13 @@ struct Columns {
     int H, W, C, OH, OW, stride_h, stride_w, padding_h, padding_w, pixels;
     int h, w, number;  // how far from the window's start the thread's unit lies
     bool inside;
-    int pixel, n, i, j;  // the pixel that thread k < DEPTH puts into the table next
+    int pixel, n, i, j;      // the pixel (n, i, j) that thread k < DEPTH puts into the table next
+    int over_i, over_j, over_n;  // how far it is to that of the next step, DEPTH pixels on
 
     __device__ __forceinline__ void begin(int step) {
         pixel = step * DEPTH + threadIdx.x;
         j = pixel % OW, i = pixel / OW % OH, n = pixel / OW / OH;
+        over_j = DEPTH % OW, over_i = DEPTH / OW % OH, over_n = DEPTH / OW / OH;
     }
 
     __device__ __forceinline__ void prepare(int step) {
@@ -42,7 +44,7 @@ struct Columns {
             start = window_at(n, top, left, H, W, C);
         }
         starts[step % STAGES * DEPTH + threadIdx.x] = start;
-        pixel += DEPTH, j += DEPTH % OW, i += DEPTH / OW % OH, n += DEPTH / OW / OH;
+        pixel += DEPTH, j += over_j, i += over_i, n += over_n;
         if (j >= OW) j -= OW, i++;
         if (i >= OH) i -= OH, n++;
     }

@@ -6,6 +6,7 @@ do, so that images stay channels last.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,6 +46,7 @@ _MOST_AXES = 6
 _lie = np.dtype(
     [("size", np.int32, _MOST_AXES), ("step", np.int32, (3, _MOST_AXES)), ("count", np.int32)]
 )
+_MOST = 2**31 - 2**16  # numbers: the last thread's is an int too
 _SIDE = 8  # a matrix with a shorter side leaves most of a square of 32 empty
 
 
@@ -130,11 +132,16 @@ def _launch(kernel, function, blocks, y, arrays, *others):
 
 def fits(xp: Any, *arrays: Array) -> bool:
     """Whether `elementwise` can take these arrays."""
-    return floats(xp, *arrays) and all(a.size < 2**31 and a.ndim <= _MOST_AXES for a in arrays)
+    return floats(xp, *arrays) and all(a.size < _MOST and a.ndim <= _MOST_AXES for a in arrays)
 
 
 def _forward(op, xp, *inputs):
-    return fits(xp, *inputs)
+    return fits(xp, *inputs) and _size(inputs) < _MOST
+
+
+def _size(inputs):
+    """How many numbers the result has."""
+    return math.prod(np.broadcast_shapes(*(x.shape for x in inputs)))
 
 
 def _backward(op, xp, gy, saved, needs):

@@ -187,38 +187,36 @@ struct Sums {
 
 #else
 
-// To the nearest TF32, as tensor cores ignore the bits after it; infinity and NaN stay what they are.
-__device__ __forceinline__ uint32_t rounded_bits(float f) {
-    uint32_t bits = __float_as_uint(f);
-    return fabsf(f) < INFINITY ? bits + 0x1000u : bits;
-}
-
 // The sums as the products of tensor cores leave them, 16 x 8 each (see mma_tf32).
 template <class A, class B>
 struct Sums {
     float at[WARP_M / 16][WARP_N / 8][4] = {};
 
-    // The registers of a product for rows r.. (16) of a tile and k.. (32 bytes). A tile of b is read
-    // in the same way, with columns for rows: registers 0 and 2 are the first eight columns'.
-    template <class Operand>
+    // The registers of a product for rows r.. (16) of a tile and k.. (32 bytes): of four 8x8 pieces,
+    // first those of all rows, for a; first those of all k's, for b, whose columns 8 to 15 belong to
+    // another product.
+    template <class Operand, bool ROWS_FIRST>
     static __device__ __forceinline__ void load(uint32_t (&to)[4], const NUMBER *tile, int r,
                                                 int k) {
         using Place = Tile<Operand::ALONG, Operand::ROWS>;
-        int lane = threadIdx.x % 32;
+        int lane = threadIdx.x % 32, piece = lane / 8;
+        int down = (ROWS_FIRST ? piece % 2 : piece / 2) * 8;
+        int deep = (ROWS_FIRST ? piece / 2 : piece % 2) * (DEPTH / 8);
         if constexpr (Operand::ALONG) {
-            load_matrices(to, tile + Place::at(r + lane % 16, k + lane / 16 * (DEPTH / 8)));
+            load_matrices(to, tile + Place::at(r + down + lane % 8, k + deep));
         } else if constexpr (sizeof(NUMBER) == 2) {
-            int row = r + lane / 8 % 2 * 8, depth = k + lane / 16 * 8 + lane % 8;
-            load_matrices_transposed(to, tile + Place::at(row, depth));
+            load_matrices_transposed(to, tile + Place::at(r + down, k + deep + lane % 8));
         } else {
 #pragma unroll
-            for (int i = 0; i < 4; i++)
-                to[i] = __float_as_uint(
-                    tile[Place::at(r + lane / 4 + i % 2 * 8, k + lane % 4 + i / 2 * 4)]);
+            for (int i = 0; i < 4; i++) {
+                int row = r + lane / 4 + (ROWS_FIRST ? i % 2 : i / 2) * 8;
+                int depth = k + lane % 4 + (ROWS_FIRST ? i / 2 : i % 2) * 4;
+                to[i] = __float_as_uint(tile[Place::at(row, depth)]);
+            }
         }
         if constexpr (sizeof(NUMBER) == 4 && !Operand::ROUNDED) {
 #pragma unroll
-            for (int i = 0; i < 4; i++) to[i] = rounded_bits(__uint_as_float(to[i]));
+            for (int i = 0; i < 4; i++) to[i] = to_tf32(__uint_as_float(to[i]));
         }
     }
 
@@ -227,14 +225,15 @@ struct Sums {
         for (int k = 0; k < DEPTH; k += DEPTH / 4) {
             uint32_t left[WARP_M / 16][4], right[WARP_N / 16][4];
 #pragma unroll
-            for (int i = 0; i < WARP_M / 16; i++) load<A>(left[i], a, warp_row() + 16 * i, k);
+            for (int i = 0; i < WARP_M / 16; i++) load<A, true>(left[i], a, warp_row() + 16 * i, k);
 #pragma unroll
-            for (int j = 0; j < WARP_N / 16; j++) load<B>(right[j], b, warp_column() + 16 * j, k);
+            for (int j = 0; j < WARP_N / 16; j++)
+                load<B, false>(right[j], b, warp_column() + 16 * j, k);
 #pragma unroll
             for (int i = 0; i < WARP_M / 16; i++)
 #pragma unroll
                 for (int j = 0; j < WARP_N / 8; j++) {
-                    uint32_t columns[2] = {right[j / 2][j % 2], right[j / 2][j % 2 + 2]};
+                    uint32_t columns[2] = {right[j / 2][j % 2 * 2], right[j / 2][j % 2 * 2 + 1]};
                     if constexpr (sizeof(NUMBER) == 2) mma_half(at[i][j], left[i], columns);
                     else mma_tf32(at[i][j], left[i], columns);
                 }

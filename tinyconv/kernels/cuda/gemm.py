@@ -125,6 +125,20 @@ def plan(
 _SPLITS = (*range(1, 33), *range(34, 64, 2), *range(64, 128, 4), *range(128, 513, 16))
 
 
+class Finish(NamedTuple):
+    """What is done to each sum before it is written, see finish.cuh, in the kernels' order."""
+
+    residual: Array | None = None
+    b: Array | None = None
+    weight: Array | None = None
+    bias: Array | None = None
+    mean: Array | None = None
+    var: Array | None = None
+    eps: float = 0.0
+    low: float = -np.inf
+    high: float = np.inf
+
+
 def exact(array: Array) -> bool:
     """Whether numbers of this type are to be multiplied as they are, without tensor cores."""
     return array.dtype == np.float32 and precision() == "float32"
@@ -150,7 +164,7 @@ def lay_out(w: Array, backward: bool, dtype: Any) -> Array:
     return out
 
 
-def sum_product(y: Array, N: int, parts: Array, finish: tuple[Any, ...]) -> None:
+def sum_product(y: Array, N: int, parts: Array, finish: Finish) -> None:
     """y = the sum of its parts (splits, ...), finished; rows of N numbers."""
     launch(
         "gemm.cu", "sum_product", ceil_div(y.size, 32), (32, 8),

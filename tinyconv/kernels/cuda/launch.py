@@ -72,7 +72,7 @@ def launch(
     grid, block   numbers of blocks, and of threads in each (up to three dimensions)
     arguments     arrays (their addresses), whole numbers (int), numbers (float), None (null)
     shared        bytes of shared memory for SHARED_MEMORY (see device.cuh)
-    constants     macros that the source is compiled with: T="half_t", KERNEL=3
+    constants     macros that the source is compiled with: TX="half_t", KERNEL=3
 
     A whole number outside of int32 raises OverflowError; pass np.int64(n) for a long long.
     """

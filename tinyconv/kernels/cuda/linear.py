@@ -7,7 +7,15 @@ from math import prod
 import numpy as np
 
 from tinyconv.backend import Array
-from tinyconv.kernels.cuda.gemm import LINE, exact, plan, sum_gradient, sum_product, unit
+from tinyconv.kernels.cuda.gemm import (
+    LINE,
+    Finish,
+    exact,
+    plan,
+    sum_gradient,
+    sum_product,
+    unit,
+)
 from tinyconv.kernels.cuda.launch import ceil_div, launch, type_name
 from tinyconv.kernels.cuda.layout import contiguous, empty
 from tinyconv.kernels.cuda.sums import channel_sums
@@ -75,6 +83,7 @@ def _matmul(op, xp, a, b):
         and (b.ndim == 2 or a.shape[:-2] == b.shape[:-2])
         and _small(a, b)
         and prod(a.shape[:-1]) * b.shape[-1] < 2**31
+        and prod(a.shape[:-2]) < 2**16
     )
 
 
@@ -154,4 +163,4 @@ def _multiply(
     if parts is not None and row_sums is not None:
         sum_gradient(y, row_sums, parts, N, 1)
     elif parts is not None:
-        sum_product(y, N, parts, (None, bias, None, None, None, None, 0.0, -np.inf, np.inf))
+        sum_product(y, N, parts, Finish(b=bias))

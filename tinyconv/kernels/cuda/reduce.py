@@ -50,7 +50,7 @@ def total(x: Array, axes: Sequence[int], scale: float = 1.0) -> Array:
         )  # fmt: skip
     kept = [axis for axis in order if axis not in axes]
     places = sorted(kept)
-    memory = memory.reshape([x.shape[axis] for axis in kept])
+    memory = memory.reshape(tuple(x.shape[axis] for axis in kept))
     return seen_back(memory, [places.index(axis) for axis in kept])
 
 
@@ -103,7 +103,7 @@ def _reduced(op, x, scale):
     axes = _axes(op, x.ndim)
     y = total(x, axes, scale)
     if op.keepdim:
-        y = y.reshape([1 if i in axes else n for i, n in enumerate(x.shape)])
+        y = y.reshape(tuple(1 if i in axes else n for i, n in enumerate(x.shape)))
     return y, (x.shape,)
 
 

@@ -3,7 +3,7 @@
 #include "device.cuh"
 
 // Where a window begins: at which number of the images (n, h, w, c) and at which pixel.
-struct Start {
+struct __align__(8) Start {
     int number;
     short h, w;
 

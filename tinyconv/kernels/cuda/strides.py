@@ -37,7 +37,7 @@ def empty_in(order: Sequence[int], shape: Sequence[int], dtype: Any = np.float32
 
 def seen_back(memory: Array, order: Sequence[int]) -> Array:
     """`memory` (C-contiguous), whose axes are those named by `order`, with its axes in order."""
-    return memory.transpose(sorted(range(len(order)), key=order.__getitem__))
+    return memory.transpose(tuple(sorted(range(len(order)), key=order.__getitem__)))
 
 
 def steps(x: Array, shape: Sequence[int]) -> list[int]:

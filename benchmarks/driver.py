@@ -1,7 +1,8 @@
 """Runs a workload in all its configurations side by side: checks that they agree, measures in turn.
 
 Each configuration lives in a process of its own. All of them are alive together, and one at a time
-is measured, round after round, so that whatever else the machine does falls on all alike.
+is measured, round after round, so that whatever else the machine does falls on all alike. On a GPU
+a few of PyTorch's are alive at a time, beside tinyconv's, so that its memory holds them.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, suppress
 from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
@@ -25,10 +27,15 @@ from benchmarks.workloads import PHOTOS, Skipped, Workload, data_folder
 from tinyconv import nn
 
 ROOT = Path(__file__).parents[1]
-SETTLE = 0.3  # seconds: idle OpenMP threads go on spinning for a while and would disturb the next
-# Largest difference of a result, as a share of its largest value. The fall of the losses is itself
-# a small difference of float32 numbers.
-TOLERANCE, TOLERANCE_OF_FALL = 1e-3, 2e-2
+# Seconds before a measurement on the CPU: idle OpenMP threads go on spinning for a while and would
+# disturb the next.
+SETTLE = 0.3
+# Largest difference of a result, as a share of its largest value, and of the fall of the losses,
+# itself a small difference of numbers that are rounded as the precision says.
+TOLERANCES = {"float32": (1e-3, 2e-2), "tf32": (1e-2, 0.1), "mixed": (5e-2, 0.3)}
+# On a GPU: PyTorch's configurations that are alive at a time, and how many seconds one has for an
+# answer, compilation included.
+TOGETHER, LIMIT = 4, 120.0
 
 Rows = dict[str, dict[str, Any]]
 
@@ -42,11 +49,15 @@ class WorkerEnded(Exception):
 
 
 class Worker:
-    """A process that computes one configuration of a workload."""
+    """A process that computes one configuration of a workload.
+
+    On a GPU it must answer within LIMIT seconds.
+    """
 
     def __init__(
         self, workload: Workload, configuration: str, folder: str, **environment: str
     ) -> None:
+        self.limit = LIMIT if workload.backend == "cupy" else None
         self.pipe, theirs = Pipe()
         path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
         self.process = subprocess.Popen(
@@ -60,7 +71,11 @@ class Worker:
     def receive(self) -> Any:
         """What the worker sends, None once it is ready; raises WorkerEnded where it gave up."""
         try:
-            status, answer = self.pipe.recv()
+            if self.limit is None or self.pipe.poll(self.limit):
+                status, answer = self.pipe.recv()
+            else:
+                self.process.kill()
+                status, answer = "failed", f"no answer within {self.limit:.0f} s"
         except (EOFError, OSError):
             status, answer = "failed", f"died with exit code {self.process.wait()}"
         if status != "ok":
@@ -140,17 +155,24 @@ def compare(
 ) -> dict[str, Any]:
     """Measure a workload in all `configurations`: its entry in the JSON file.
 
-    Each of `rounds` measurements of a configuration takes about `seconds`. Where two configurations
-    do not compute the same, the status is "failed" and nothing is measured.
+    Each of `rounds` measurements of a configuration takes about `seconds`. One that does not
+    compute the same as PyTorch's eager one (else the first that runs) is failed, and not measured.
     """
     rows: Rows = {name: {} for name in configurations}
     entry = {"status": "ok", "unit": workload.unit, "configurations": rows, "ratios": {}}
-    with ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="benchmark-"))
+    results: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
         try:
             write_inputs(workload, Path(folder))
-            workers = _prepare(workload, rows, folder, stack)
-            _measure(workload, workers, rows, rounds, seconds)
+            for names in groups(workload, configurations):
+                _fill_caches(workload, names, folder)
+                with ExitStack() as stack:
+                    workers = _prepare(workload, names, rows, results, folder, stack)
+                    _measure(workload, workers, rows, rounds, seconds)
+            for row in rows.values():
+                if row.get("status") == "ok":
+                    low, median, high = np.percentile(row["seconds"], [25, 50, 75]).tolist()
+                    row.update(median=median, quartiles=[low, high])
             entry["ratios"] = ratios(rows)
         except Skipped as reason:
             entry.update(status="skipped", reason=str(reason))
@@ -159,64 +181,123 @@ def compare(
     return entry
 
 
-def _prepare(workload: Workload, rows: Rows, folder: str, stack: ExitStack) -> dict[str, Worker]:
-    """The workers that can run, ready and known to compute the same; closed with `stack`."""
-    workers, results = {}, {}
-    for name, row in rows.items():
+def groups(workload: Workload, configurations: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """Which configurations are alive at a time: all, on a GPU tinyconv's and TOGETHER others."""
+    if workload.backend == "numpy":
+        return [configurations]
+    ours = tuple(name for name in configurations if name.startswith("tinyconv"))
+    others = [name for name in configurations if name not in ours]
+    return [(*ours, *others[i : i + TOGETHER]) for i in range(0, len(others), TOGETHER)] or [ours]
+
+
+def _fill_caches(workload: Workload, names: tuple[str, ...], folder: str) -> None:
+    """On a GPU, let PyTorch compile for all modes at once, in processes that end again.
+
+    Those that are measured find the results in its caches, and choose cuDNN's algorithms, which is
+    done by timing them, while nothing else runs.
+    """
+    if workload.backend == "numpy":
+        return
+
+    def compile(name: str) -> None:
+        progress(f"{workload.name}: compiling {name}")
+        worker = Worker(workload, name, folder)
+        with closing(worker), suppress(WorkerEnded):  # the one that is measured will tell
+            worker.receive()
+            worker.ask("check")
+
+    compiled = [name for name in names if "compile" in name and name.startswith("torch")]
+    if compiled:
+        with ThreadPoolExecutor(len(compiled)) as pool:
+            list(pool.map(compile, compiled))
+
+
+def _prepare(
+    workload: Workload,
+    names: tuple[str, ...],
+    rows: Rows,
+    results: dict[str, Any],
+    folder: str,
+    stack: ExitStack,
+) -> dict[str, Worker]:
+    """The workers that can run, ready and known to compute the same; closed with `stack`.
+
+    `results` holds what those of earlier groups found. On a GPU they start all at once, and compute
+    one after the other.
+    """
+    workers: dict[str, Worker] = {}
+
+    def start(name: str) -> None:
         progress(f"{workload.name}: preparing {name}")
-        began = time.perf_counter()
         worker = Worker(workload, name, folder)
         stack.callback(worker.close)
         try:
             worker.receive()
-            results[name] = worker.ask("check")
-        except WorkerEnded as end:
-            row.update(status=end.status, reason=end.reason)
-        else:
-            row.update(status="ok", ready_seconds=time.perf_counter() - began)
             workers[name] = worker
+        except WorkerEnded as end:
+            rows[name].update(status=end.status, reason=end.reason)
+
+    with ThreadPoolExecutor(1 if workload.backend == "numpy" else len(names)) as pool:
+        list(pool.map(start, names))
+    for name in [name for name in names if name in workers]:
+        progress(f"{workload.name}: checking {name}")
+        began = time.perf_counter()
+        try:
+            results[name] = workers[name].ask("check")
+        except WorkerEnded as end:
+            rows[name].update(status=end.status, reason=end.reason)
+            del workers[name]
+        else:
+            rows[name].update(status="ok", check_seconds=time.perf_counter() - began)
     if not workers:
         raise WorkerEnded("failed", "no configuration can run")
     reference = "torch-eager" if "torch-eager" in results else next(iter(results))
-    for name, result in results.items():
-        found = rows[name]["differences"] = differences(result, results[reference])
+    tolerance, tolerance_of_fall = TOLERANCES[workload.precision]
+    for name in [name for name in names if name in workers]:
+        found = rows[name]["differences"] = differences(results[name], results[reference])
         for key, share in found.items():
-            if not share <= (TOLERANCE_OF_FALL if key == "fall" else TOLERANCE):  # nor NaN
+            if not share <= (tolerance_of_fall if key == "fall" else tolerance):  # nor NaN
                 reason = f"{key} of {name} and of {reference} differ by {share:.1e}"
-                raise WorkerEnded("failed", reason)
-    return workers
+                rows[name].update(status="failed", reason=reason)
+                workers.pop(name, None)
+    return {name: workers[name] for name in names if name in workers}
 
 
 def _measure(
     workload: Workload, workers: dict[str, Worker], rows: Rows, rounds: int, seconds: float
 ) -> None:
     """Add the seconds per unit of each worker's rounds, and its memory, to its row."""
-    for name, worker in workers.items():
-        progress(f"{workload.name}: warming up {name}")
-        time.sleep(SETTLE)
-        rows[name].update(calls=worker.ask("calls", seconds), seconds=[])
-    for number in range(rounds):
+    settle = SETTLE if workload.backend == "numpy" else 0.0
+    for number in range(-1, rounds):
         for name in list(workers)[:: -1 if number % 2 else 1]:
-            progress(f"{workload.name}: round {number + 1} of {rounds}, {name}")
-            time.sleep(SETTLE)
-            calls = rows[name]["calls"]
-            elapsed = workers[name].ask("measure", calls)
-            rows[name]["seconds"].append(elapsed / calls / workload.units)
+            row, worker = rows[name], workers[name]
+            what = f"round {number + 1} of {rounds}" if number >= 0 else "warming up"
+            progress(f"{workload.name}: {what}, {name}")
+            time.sleep(settle)
+            try:
+                if number < 0:
+                    row["calls"] = worker.ask("calls", seconds)
+                    continue
+                elapsed = worker.ask("measure", row["calls"])
+            except WorkerEnded as end:
+                row.update(status=end.status, reason=end.reason)
+                del workers[name]
+            else:
+                row.setdefault("seconds", []).append(elapsed / row["calls"] / workload.units)
     for name, worker in workers.items():
-        low, median, high = np.percentile(rows[name]["seconds"], [25, 50, 75]).tolist()
-        rows[name].update(median=median, quartiles=[low, high], **worker.ask("memory"))
+        rows[name].update(worker.ask("memory"))
 
 
 def ratios(rows: Rows) -> dict[str, dict[str, Any]]:
     """For each configuration of tinyconv: how many times as long the fastest PyTorch takes.
 
-    What is not compiled is set beside PyTorch that is not compiled either.
+    What is not compiled is set beside PyTorch that is neither compiled nor captured as a graph.
     """
     medians = {name: row["median"] for name, row in rows.items() if "median" in row}
     found = {}
     for name, seconds in medians.items():
-        out = () if name == "tinyconv-compiled" else ("torch-compile", "torch-compile-1-thread")
-        rivals = [rival for rival in medians if rival.startswith("torch") and rival not in out]
+        out = () if name == "tinyconv-compiled" else ("torch-compile", "torch-graph")
+        rivals = [r for r in medians if r.startswith("torch") and not r.startswith(out)]
         if name.startswith("tinyconv") and rivals:
             fastest = min(rivals, key=medians.__getitem__)
             found[name] = {"ratio": medians[fastest] / seconds, "beside": fastest}

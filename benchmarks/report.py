@@ -6,6 +6,8 @@ import datetime
 import json
 import platform
 import sys
+from contextlib import suppress
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,13 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from benchmarks.device import describe
 from benchmarks.workloads import CORES
+
+PACKAGES = (
+    "tinyconv", "numpy", "numba", "pillow", "torch", "triton", "cupy-cuda12x", "cupy-cuda13x",
+    "nvidia-cuda-runtime", "nvidia-cuda-nvrtc", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13",
+)  # fmt: skip
 
 
 def progress(text: str) -> None:
@@ -23,18 +31,22 @@ def progress(text: str) -> None:
 
 
 def machine() -> dict[str, Any]:
-    """The computer, the versions and the date, for the JSON files."""
-    versions: dict[str, str | None] = {"python": platform.python_version()}
-    for package in ("tinyconv", "numpy", "numba", "pillow", "torch"):
-        try:
+    """The computer, its GPU, the versions and the date, for the JSON files."""
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        with suppress(PackageNotFoundError):
             versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = None
     date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    system = platform.platform()
     return {
-        "cpu": cpu(), "cores": CORES, "system": system, "versions": versions, "date": date,
+        "cpu": cpu(), "cores": CORES, "gpu": gpu(), "system": platform.platform(),
+        "versions": versions, "date": date,
     }  # fmt: skip
+
+
+@cache
+def gpu() -> dict[str, str] | None:
+    """The GPU (see device.describe), asked for once."""
+    return describe()
 
 
 def cpu() -> str:
@@ -62,25 +74,31 @@ def duration(seconds: float) -> str:
 def print_line(*cells: str) -> None:
     """One line of a table: two names to the left, figures to the right."""
     progress("")
-    left = "".join(f"{cell:<26}" for cell in cells[:2])
+    left = "".join(f"{cell:<31}" for cell in cells[:2])
     print(left + "".join(f"{cell:>19}" for cell in cells[2:]), flush=True)
 
 
 def print_header() -> None:
     """The table's columns and what the ratio means."""
-    print("ratio: the fastest PyTorch / tinyconv; what is not compiled beside PyTorch not compiled")
+    print("ratio: of tinyconv, the fastest PyTorch / tinyconv; what is not compiled beside PyTorch")
+    print("       not compiled; of PyTorch, this one / tinyconv compiled")
+    print("peak memory: of the process; on a GPU that of the device, without CUDA's own")
     print_line("workload", "configuration", "median", "quartiles", "peak memory", "ratio")
 
 
 def print_entry(name: str, entry: dict[str, Any]) -> None:
     """A line for each configuration of a workload."""
+    compiled = entry["configurations"].get("tinyconv-compiled", {}).get("median")
     if entry["status"] != "ok":
         print_line(name, f"{entry['status'].upper()}: {_first_line(entry['reason'])}")
     for configuration, row in entry["configurations"].items():
         if "reason" in row:
             print_line(name, f"{configuration} {row['status']}: {_first_line(row['reason'])}")
         elif "median" in row:
-            found, peak = entry["ratios"].get(configuration), row["peak_rss_mib"]
+            ratio = entry["ratios"].get(configuration, {}).get("ratio")
+            if configuration.startswith("torch") and compiled:
+                ratio = row["median"] / compiled
+            peak = row["peak_device_mib"] or row["peak_rss_mib"]
             rate = entry["unit"] == "photo"
             median = row["median"]
             print_line(
@@ -89,7 +107,7 @@ def print_entry(name: str, entry: dict[str, Any]) -> None:
                 f"{1 / median:,.0f} photos/s" if rate else f"{duration(median)}/{entry['unit']}",
                 " - ".join(map(duration, row["quartiles"])),
                 f"{peak:,.0f} MiB" if peak else "",
-                f"{found['ratio']:.2f}" if found else "",
+                f"{ratio:.2f}" if ratio else "",
             )
 
 
@@ -97,7 +115,7 @@ def _first_line(text: str) -> str:
     return text.split("\n", 1)[0]
 
 
-def draw_ratios(path: Path, workloads: dict[str, dict[str, Any]]) -> None:
+def draw_ratios(path: Path, workloads: dict[str, dict[str, Any]], device: str) -> None:
     """Bars of the ratios, beyond 1 where tinyconv is faster; no picture where there is no ratio."""
     kinds = sorted({kind for entry in workloads.values() for kind in entry["ratios"]})
     if not kinds:
@@ -121,5 +139,5 @@ def draw_ratios(path: Path, workloads: dict[str, dict[str, Any]]) -> None:
     axes.axvline(1, color="black", linewidth=1)
     axes.set_xlabel("time of the fastest PyTorch / time of tinyconv; above 1 tinyconv is faster")
     axes.legend(fontsize="small")
-    axes.set_title(f"tinyconv beside PyTorch on {cpu()}, {CORES} cores")
+    axes.set_title(f"tinyconv beside PyTorch on {device}")
     figure.savefig(path, dpi=120)

@@ -21,9 +21,8 @@ from typing import Any
 import numpy as np
 
 import tinyconv
-from benchmarks.tinyconv_side import create
+from benchmarks.tinyconv_side import create, training_step
 from benchmarks.workloads import CORES, WORKLOADS, Workload
-from tinyconv import functional as F
 from tinyconv.compiler.record import values
 from tinyconv.compiler.table import flops, traffic
 
@@ -78,17 +77,7 @@ def _best(function: Callable[[], Any]) -> float:
 
 def _parts(workload: Workload, peak: float, bandwidth: float) -> dict[str, dict[str, float]]:
     """Milliseconds of a step by kind of op: floors and what was measured."""
-    model = create(workload.network, workload.options)
-    optimizer = tinyconv.optim.Adam(model.parameters(), lr=1e-5)
-
-    @tinyconv.compile
-    def step(images: Any, labels: Any) -> tinyconv.Tensor:
-        optimizer.zero_grad()
-        loss = F.cross_entropy(model(images), labels)
-        loss.backward()
-        optimizer.step()
-        return loss
-
+    step = training_step(create(workload.network, workload.options), tinyconv.compile)
     N, C, H, W = workload.shape
     images = np.random.default_rng(0).standard_normal((N, H, W, C), np.float32)
     labels = np.arange(N) % 2

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 import tinyconv
+from benchmarks import device
 from benchmarks.workloads import (
+    INITIAL_SCALE,
     LR,
     MNIST_STEPS,
     PHOTO_BATCH,
@@ -45,33 +47,55 @@ def build(workload: Workload, configuration: str, folder: Path) -> Case:
     """The workload with the weights and inputs that the driver wrote to `folder`."""
     if workload.kind == "photos":
         return _photos(folder)
+    on_gpu = workload.backend == "cupy"
+    if on_gpu:
+        tf32 = workload.precision != "float32"
+        tinyconv.use_backend("cupy", precision="tf32" if tf32 else "float32")
     wrap: Wrap = lambda function: function  # noqa: E731
     if configuration == "tinyconv-compiled":
         wrap = tinyconv.compile
     model = create(workload.network, workload.options)
     model.load_state_dict(dict(np.load(folder / "weights.npz")))
+    inputs = dict(np.load(folder / "inputs.npz"))
+    if workload.precision == "mixed":
+        inputs["images"] = inputs["images"].astype(np.float16)
     inputs = {
-        name: _channels_last(x) if x.ndim == 4 else x
-        for name, x in np.load(folder / "inputs.npz").items()
+        name: channels_last(x) if x.ndim == 4 else tinyconv.backend.asarray(x)
+        for name, x in inputs.items()
     }
     make = {"train": _train, "infer": _infer, "conv": _conv, "mnist": _mnist}[workload.kind]
-    return make(workload, model, inputs, wrap)
+    case = make(workload, model, inputs, wrap)
+    if on_gpu:
+        return case._replace(wait=tinyconv.backend.synchronize, device_mib=device.memory_mib)
+    return case
 
 
-def _channels_last(x: np.ndarray) -> np.ndarray:
-    """The same (N, C, H, W) with the channels next to each other in memory."""
-    return np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+def channels_last(x: np.ndarray) -> tinyconv.backend.Array:
+    """The same (N, C, H, W), channels next to each other in memory, on the backend in use."""
+    x = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
+    return tinyconv.backend.asarray(x).transpose(0, 3, 1, 2)
 
 
-def _step(model: nn.Module, wrap: Wrap, prepare: Callable = lambda images: images) -> Callable:
-    """The training step of (images, labels), which returns the loss."""
+def training_step(
+    model: nn.Module,
+    wrap: Wrap,
+    prepare: Callable = lambda images: images,
+    precision: str = "float32",
+) -> Callable:
+    """The training step of (images, labels), which returns the loss; mixed takes float16 images."""
     optimizer = tinyconv.optim.Adam(model.parameters(), lr=LR)
+    scaler = tinyconv.optim.LossScaler(INITIAL_SCALE) if precision == "mixed" else None
 
     def step(images: Any, labels: Any) -> tinyconv.Tensor:
         optimizer.zero_grad()
         loss = F.cross_entropy(model(prepare(images)), labels)
-        loss.backward()
-        optimizer.step()
+        if scaler is None:
+            loss.backward()
+            optimizer.step()
+        else:
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
         return loss
 
     return wrap(step)
@@ -82,7 +106,7 @@ def _train(workload: Workload, model: nn.Module, inputs: dict, wrap: Wrap) -> Ca
         if isinstance(module, nn.Dropout):
             module.p = 0.0
     images, labels = inputs["images"], inputs["labels"]
-    step = _step(model, wrap)
+    step = training_step(model, wrap, precision=workload.precision)
     return Case(lambda: step(images, labels), lambda: losses(step, images, labels))
 
 
@@ -118,7 +142,7 @@ def _conv(workload: Workload, model: nn.Module, inputs: dict, wrap: Wrap) -> Cas
 
 def _mnist(workload: Workload, model: nn.Module, inputs: dict, wrap: Wrap) -> Case:
     dataset, N = tinyconv.data.mnist(data_folder("mnist")), workload.shape[0]
-    step = _step(model, wrap, lambda images: F.normalize_image(images, (0.5,), (0.5,)))
+    step = training_step(model, wrap, lambda images: F.normalize_image(images, (0.5,), (0.5,)))
     loader = tinyconv.data.Loader(dataset, N, shuffle=True)
     batches = chain.from_iterable(map(loader.epoch, count()))
     # The loss is read after each step, as by any loop that shows it.

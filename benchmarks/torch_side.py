@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from benchmarks import torch_models
 from benchmarks.workloads import (
     CORES,
+    INITIAL_SCALE,
     LR,
     MNIST_STEPS,
     PHOTO_BATCH,
@@ -29,24 +30,72 @@ from benchmarks.workloads import (
 torch.set_num_threads(CORES)
 
 
-def build(workload: Workload, configuration: str, folder: Path) -> Case:
+# torch.compile's modes. The last also tries more kernels for each product and convolution.
+MODES = {
+    "torch-compile": "default",
+    "torch-compile-reduce-overhead": "reduce-overhead",
+    "torch-compile-max-autotune": "max-autotune",
+}
+
+
+def build(workload: Workload, configuration: str, folder: Path, device: str | None = None) -> Case:
     """The workload with the weights and inputs that the driver wrote to `folder`."""
     if workload.kind == "photos":
         return _photos(folder)
     if configuration.endswith("-1-thread"):
         torch.set_num_threads(1)
         configuration = configuration.removesuffix("-1-thread")
+    device = device or ("cuda" if workload.backend == "cupy" else "cpu")
+    if workload.backend == "cupy":
+        # Tries cuDNN's algorithms on the first call of each shape and keeps the fastest.
+        torch.backends.cudnn.benchmark = True
+        use_precision(workload.precision)
     model = torch_models.create(workload.network, workload.options)
     model.load_state_dict(_tensors(folder / "weights.npz"))
-    inputs = _tensors(folder / "inputs.npz")
+    model = model.to(device)
+    inputs = {name: x.to(device) for name, x in _tensors(folder / "inputs.npz").items()}
+    if workload.precision == "mixed":
+        inputs["images"] = inputs["images"].half()
     # Inductor lays out convolutions with the channels last by itself; given them so, it need not.
-    if configuration in ("torch-channels-last", "torch-compile"):
+    if configuration.endswith("-channels-last") or configuration in MODES:
         model = model.to(memory_format=torch.channels_last)
         for name, x in inputs.items():
             if x.ndim == 4:
                 inputs[name] = x.contiguous(memory_format=torch.channels_last)
     make = {"train": _train, "infer": _infer, "conv": _conv, "mnist": _mnist}[workload.kind]
-    return make(workload, configuration, model, inputs)
+    case = make(workload, configuration, model, inputs)
+    if device == "cuda":
+        cuda = torch.cuda
+        return case._replace(wait=cuda.synchronize, device_mib=_device_mib, rest=cuda.empty_cache)
+    return case
+
+
+def use_precision(precision: str) -> None:
+    """Multiply float32 numbers in TF32, unless `precision` is float32.
+
+    By the older of two sets of names: PyTorch 2.9 to 2.11 read those when they compile, and refuse
+    to where the newer ones were used; later versions may lack them.
+    """
+    tf32 = precision != "float32"
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    if hasattr(matmul, "allow_tf32") and hasattr(cudnn, "allow_tf32"):
+        matmul.allow_tf32 = cudnn.allow_tf32 = tf32
+    else:
+        matmul.fp32_precision = cudnn.conv.fp32_precision = "tf32" if tf32 else "ieee"
+
+
+def product(x: np.ndarray, w: np.ndarray, precision: str) -> Callable[[], Any] | None:
+    """What multiplies x and w^T by cuBLAS in `precision`; None where PyTorch finds no GPU."""
+    if not torch.cuda.is_available():
+        return None
+    use_precision(precision)
+    dtype = torch.float16 if precision == "mixed" else torch.float32
+    ours, theirs = (torch.from_numpy(a).to("cuda", dtype) for a in (x, w))
+    return lambda: ours @ theirs.T
+
+
+def _device_mib() -> float:
+    return torch.cuda.max_memory_reserved() / 2**20
 
 
 def _tensors(path: Path) -> dict[str, torch.Tensor]:
@@ -54,28 +103,77 @@ def _tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _maybe_compiled(configuration: str, function: Any) -> Any:
-    return torch.compile(function) if configuration == "torch-compile" else function
+    if configuration in MODES:
+        return torch.compile(function, mode=MODES[configuration])
+    return function
+
+
+class _Captured:
+    """A function as a CUDA graph, captured by the first call; it gives the same tensor each time.
+
+    Before the capture it is called on another stream, as PyTorch asks for: that chooses algorithms
+    and makes the optimiser's state. `rewind` undoes what these calls did.
+    """
+
+    def __init__(self, function: Callable, rewind: Callable[[], None] = lambda: None) -> None:
+        self.function, self.rewind = function, rewind
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.result: Any = None
+
+    def __call__(self) -> torch.Tensor:
+        if self.graph is None:
+            self._capture()
+        self.graph.replay()
+        return self.result
+
+    def _capture(self) -> None:
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                self.function()
+        torch.cuda.current_stream().wait_stream(side)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.result = self.function()
+        self.rewind()
 
 
 def _step(
-    configuration: str, model: torch.nn.Module, prepare: Callable = lambda images: images
-) -> Callable:
-    """The training step of (images, labels), which returns the loss."""
-    optimizer = torch.optim.Adam(model.parameters(), lr=LR, fused=True)
+    configuration: str,
+    model: torch.nn.Module,
+    prepare: Callable = lambda images: images,
+    precision: str = "float32",
+) -> tuple[Callable, torch.optim.Optimizer]:
+    """The training step of (images, labels), which returns the loss; and its optimiser."""
+    optimizer = torch.optim.Adam(
+        model.parameters(), lr=LR, fused=True, capturable=configuration.startswith("torch-graph")
+    )
+    device = next(model.parameters()).device.type
+    scaler = torch.amp.GradScaler(device, init_scale=INITIAL_SCALE)
 
     def loss_of(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return F.cross_entropy(model(prepare(images)), labels)
 
-    loss_of = _maybe_compiled(configuration, loss_of)
+    def loss_in_half(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(device, torch.float16):
+            return F.cross_entropy(model(prepare(images)), labels)
+
+    loss_of = _maybe_compiled(configuration, loss_in_half if precision == "mixed" else loss_of)
 
     def step(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         optimizer.zero_grad(set_to_none=True)
         loss = loss_of(images, labels)
-        loss.backward()
-        optimizer.step()
-        return loss
+        if precision == "mixed":
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)  # the fused Adam divides by the scale: nothing waits for the GPU
+            scaler.update()
+        else:
+            loss.backward()
+            optimizer.step()
+        return loss.detach()
 
-    return step
+    return step, optimizer
 
 
 def _train(workload: Workload, configuration: str, model: torch.nn.Module, inputs: dict) -> Case:
@@ -83,20 +181,40 @@ def _train(workload: Workload, configuration: str, model: torch.nn.Module, input
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
     images, labels = inputs["images"], inputs["labels"]
-    step = _step(configuration, model)
-    return Case(lambda: step(images, labels), lambda: losses(step, images, labels))
+    step, optimizer = _step(configuration, model, precision=workload.precision)
+    call = lambda: step(images, labels)  # noqa: E731
+    if configuration.startswith("torch-graph"):
+        initial = [tensor.clone() for tensor in model.state_dict().values()]
+        call = _Captured(call, lambda: _rewind(model, initial, optimizer))
+    return Case(call, lambda: losses(lambda *_: call(), images, labels))
+
+
+@torch.no_grad()
+def _rewind(
+    model: torch.nn.Module, initial: list[torch.Tensor], optimizer: torch.optim.Optimizer
+) -> None:
+    """Undo all steps, in the memory that a captured graph goes on working on."""
+    for tensor, before in zip(model.state_dict().values(), initial, strict=True):
+        tensor.copy_(before)
+    for state in optimizer.state.values():
+        for tensor in state.values():
+            tensor.zero_()
 
 
 def _infer(workload: Workload, configuration: str, model: torch.nn.Module, inputs: dict) -> Case:
     # Inductor then folds batch norms into the weights and lays these out anew.
     os.environ["TORCHINDUCTOR_FREEZING"] = "1"
+    if workload.precision == "mixed":  # weights too: autocast would convert them in every call
+        model = model.half()
     forward = _maybe_compiled(configuration, model.eval())
 
     @torch.inference_mode()
     def call() -> torch.Tensor:
         return forward(inputs["images"])
 
-    return Case(call, lambda: {"logits": call().numpy()})
+    if configuration.startswith("torch-graph"):
+        call = _Captured(call)
+    return Case(call, lambda: {"logits": call().float().cpu().numpy()})
 
 
 def _conv(workload: Workload, configuration: str, model: torch.nn.Module, inputs: dict) -> Case:
@@ -117,7 +235,7 @@ def _conv(workload: Workload, configuration: str, model: torch.nn.Module, inputs
 
 def _mnist(workload: Workload, configuration: str, model: torch.nn.Module, inputs: dict) -> Case:
     digits, labels, N = inputs["digits"].unsqueeze(1), inputs["labels"], workload.shape[0]
-    step = _step(configuration, model, lambda x: x * (2 / 255) - 1)  # mean and std 0.5, in short
+    step, _ = _step(configuration, model, lambda x: x * (2 / 255) - 1)  # mean and std 0.5, in short
     loader = DataLoader(TensorDataset(digits, labels), N, shuffle=True)
 
     def epoch() -> Iterator[Any]:

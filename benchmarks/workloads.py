@@ -16,6 +16,8 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os
 # no gradient but rounding errors, which Adam turns into steps of full size, different ones in each
 # framework.
 LR = 1e-5
+# Of the loss in mixed precision: no step overflows and is left out, on either side.
+INITIAL_SCALE = 1024.0
 MNIST_STEPS = 1500  # of the 15,000 that an epoch has at batch 4
 PHOTOS, PHOTO_SIZE, PHOTO_BATCH = 2000, 128, 32
 
@@ -29,6 +31,18 @@ CONFIGURATIONS = {
     "mnist": (*_OURS, "torch-eager", "torch-compile", "torch-dataloader"),
     "photos": ("tinyconv-loader", "torch-dataloader"),
 }
+# On a GPU, whatever an expert would try: both layouts, the whole call captured as a CUDA graph, and
+# the compiler, which captures graphs by itself in the last two modes.
+GPU_CONFIGURATIONS = (
+    "tinyconv-compiled",
+    "torch-eager",
+    "torch-channels-last",
+    "torch-graph",
+    "torch-graph-channels-last",
+    "torch-compile",
+    "torch-compile-reduce-overhead",
+    "torch-compile-max-autotune",
+)
 
 
 @dataclass(frozen=True)
@@ -37,6 +51,8 @@ class Workload:
 
     network and options say what `create` of either side builds; images are float32 `shape`
     (N, C, H, W). A call does `units` units of work; what is reported is seconds per unit.
+    backend "cupy" sets the GPU beside PyTorch on CUDA, both in `precision`: float32, tf32, or mixed
+    (activations in float16).
     """
 
     name: str
@@ -47,10 +63,14 @@ class Workload:
     unit: str = "step"
     units: float = 1.0
     data: str | None = None  # the folder in TINYCONV_DATA that it needs
+    backend: str = "numpy"
+    precision: str = "float32"
 
     @property
     def configurations(self) -> tuple[str, ...]:
         """What to compare; small networks may well run faster in PyTorch on one thread."""
+        if self.backend == "cupy":
+            return GPU_CONFIGURATIONS
         alone = ("torch-eager-1-thread", "torch-compile-1-thread")
         small = self.network == "lenet_mnist"
         return CONFIGURATIONS[self.kind] + (alone if small else ())
@@ -62,10 +82,17 @@ class Workload:
 
 
 class Case(NamedTuple):
-    """A workload made ready in a worker: what is timed, and results to compare beforehand."""
+    """A workload made ready in a worker: what is timed, and results to compare beforehand.
+
+    On a GPU, `wait` returns when all calls are done, `device_mib` tells how much memory they had,
+    and `rest` gives back what is not needed until the next one.
+    """
 
     call: Callable[[], Any]
     check: Callable[[], dict[str, Any]]
+    wait: Callable[[], Any] = lambda: None
+    device_mib: Callable[[], float | None] = lambda: None
+    rest: Callable[[], Any] = lambda: None
 
 
 def losses(step: Callable, images: Any, labels: Any) -> dict[str, Any]:
@@ -128,6 +155,26 @@ def _all() -> Iterator[Workload]:
 
 
 WORKLOADS = {workload.name: workload for workload in _all()}
+
+
+def gpu_workloads() -> dict[str, Workload]:
+    """The workloads on a GPU, those first that matter most: a run may end before the last."""
+    found = {}
+    training = [("lenet_mnist", 4), ("lenet_mnist", 256)]
+    training += [("catdog_notebook", 20), ("catdog_notebook", 128), ("catdog_wide", 32)]
+    training += [("catdog", 20), ("catdog", 128)]
+    networks = ("catdog_notebook", "catdog", "catdog_wide", "lenet_mnist")
+    inference = [(network, batch) for network in networks for batch in (32, 1)]
+    for kind, cases, unit in (("train", training, "step"), ("infer", inference, "batch")):
+        for precision in ("tf32", "mixed", "float32"):
+            for network, batch in cases:
+                C, size = _INPUTS[network]
+                name = f"{kind}-{network}-{batch}-{precision}"
+                found[name] = Workload(
+                    name, kind, network, {"size": size}, (batch, C, size, size), unit,
+                    backend="cupy", precision=precision,
+                )  # fmt: skip
+    return found
 
 
 def blocks(batch: int = 8, size: int = 64, channels: int = 32) -> Workload:

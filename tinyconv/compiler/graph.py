@@ -176,8 +176,8 @@ def _array(thing: Any, arrays: dict[Value, Array]) -> Any:
 
 
 def _copies(given: dict[Value, Array]) -> dict[Value, Array]:
-    """Copies of all arrays, one for each however many values share it."""
-    copies = {id(array): array.copy() for array in given.values()}
+    """Copies of all arrays as they lie in memory, one for each however many values share it."""
+    copies = {id(array): array.copy("K") for array in given.values()}
     return {value: copies[id(array)] for value, array in given.items()}
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from tinyconv.backend import Array, to_numpy, xp
 from tinyconv.kernels.cpu.launch import set_capture
+from tinyconv.kernels.fused import Together
 from tinyconv.nn import Module, Parameter
 from tinyconv.op import Direction, Gradients, Op, Saved, choose
 from tinyconv.optim import Optimizer
@@ -65,7 +66,10 @@ class Call:
         """The values that this call writes to in place."""
         if self.direction == "backward":
             return []
-        return values(self.inputs[i] for i in self.op.mutates)
+        width, op = len(self.inputs), self.op
+        if isinstance(op, Together):  # the same for each of its parameters
+            width, op = op.width, op.op
+        return values(x for i, x in enumerate(self.inputs) if i % width in op.mutates)
 
 
 def values(things: Iterable[Any]) -> list[Value]:

@@ -29,8 +29,8 @@ def flops(call: Call) -> int:
 
 
 def traffic(call: Call) -> int:
-    """Bytes of the arrays that a call reads and writes, each counted once."""
-    touched = {*call.reads(), *call.makes()}
+    """Bytes of the arrays that a call reads and writes; twice for those changed in place."""
+    touched = [*{*call.reads(), *call.makes()}, *set(call.mutated())]
     return sum(math.prod(v.shape) * v.dtype.itemsize for v in touched)
 
 
@@ -40,8 +40,8 @@ def table(plan: Plan | GraphPlan) -> str:
     header = ("op", "shape", "kernel", "MB", "GFLOP", "ms")
     rows = [
         (
-            _name(call),
-            _shape(call),
+            name(call),
+            shape(call),
             plan.kernels[i],
             f"{traffic(call) / 1e6:.2f}",
             f"{flops(call) / 1e9:.2f}" if flops(call) else "",
@@ -63,14 +63,16 @@ def table(plan: Plan | GraphPlan) -> str:
     return "\n".join([line(header), line(tuple("-" * w for w in widths)), *map(line, rows), end])
 
 
-def _name(call: Call) -> str:
+def name(call: Call) -> str:
+    """What a call does, for people."""
     if isinstance(call.op, Together):
         count, op = len(call.inputs) // call.op.width, call.op.op
         return f"{type(op.op if isinstance(op, Scaled) else op).__name__} x {count}"
     return type(call.op).__name__ + (" backward" if call.direction == "backward" else "")
 
 
-def _shape(call: Call) -> str:
+def shape(call: Call) -> str:
+    """The shape of what it makes, or on the way back of the gradient that comes in."""
     outputs = values(call.outputs)
     shown: Value | None = outputs[0] if outputs else None
     if call.direction == "backward" and call.inputs:

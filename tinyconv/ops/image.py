@@ -23,3 +23,11 @@ class NormalizeImage(Op):
         y *= 1 / (255 * std)
         y -= mean / std
         return y, ()
+
+
+@dataclass(frozen=True)
+class Gather(Op):
+    """y[i] = x[indices[i]]: the images of a batch, x (M, ...), indices int64 (N,) -> y (N, ...)"""
+
+    def forward(self, xp, x, indices):
+        return x.take(indices, axis=0), ()

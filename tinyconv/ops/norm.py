@@ -13,8 +13,9 @@ class BatchNorm(Op):
     x (N, C) or (N, C, H, W); weight, bias, running_mean, running_var (C,) or None. In training,
     mean and var are those of the batch (var with 1/n), and the running statistics move towards
     them in place: r += momentum * (batch - r), with the unbiased var (1/(n - 1)). Otherwise the
-    running statistics are used. It is computed in float32 at least; y has x's dtype. In training, with means over the channel,
-    gx = weight / sqrt(var + eps) * (gy - mean(gy) - h mean(gy h)).
+    running statistics are used. In training, with means over the channel,
+    gx = weight / sqrt(var + eps) * (gy - mean(gy) - h mean(gy h)). It is computed in
+    float32 at least; y and gx have x's dtype.
     Source: Ioffe and Szegedy, 2015, arXiv:1502.03167.
     """
 

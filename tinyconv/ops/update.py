@@ -175,7 +175,10 @@ class Scaled(Op):
 
 @dataclass(frozen=True)
 class AdjustScale(Op):
-    """scale *= backoff after an overflow, scale *= growth after `interval` steps without one"""
+    """scale *= backoff after an overflow; scale *= growth after `interval` steps without one.
+
+    It stays finite.
+    """
 
     growth: float = 2.0
     backoff: float = 0.5
@@ -187,6 +190,7 @@ class AdjustScale(Op):
         overflow = scaling[1] > 0
         steps = xp.where(overflow, 0, scaling[2] + 1)
         grown = steps == self.interval
-        scaling[0] *= xp.where(overflow, self.backoff, xp.where(grown, self.growth, 1))
+        growth = xp.where(grown & xp.isfinite(scaling[0] * self.growth), self.growth, 1)
+        scaling[0] *= xp.where(overflow, self.backoff, growth)
         scaling[2] = xp.where(grown, 0, steps)
         return None, ()

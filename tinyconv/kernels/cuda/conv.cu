@@ -70,19 +70,15 @@ struct Walk {
         dc = DEPTH % C, dv = DEPTH / C % this->taps_w, du = DEPTH / C / this->taps_w;
     }
 
-    __device__ __forceinline__ int steps() const {
-        return (taps_h * taps_w * C + DEPTH - 1) / DEPTH;
-    }
-
     __device__ __forceinline__ void advance() {
         if constexpr (WHOLE) {
             if (++v == taps_w) v = 0, u++;
             if (u == taps_h) u = 0, c += DEPTH;
-            return;
+        } else {
+            c += dc, v += dv, u += du;
+            if (c >= C) c -= C, v++;
+            if (v >= taps_w) v -= taps_w, u++;
         }
-        c += dc, v += dv, u += du;
-        if (c >= C) c -= C, v++;
-        if (v >= taps_w) v -= taps_w, u++;
     }
 
     __device__ __forceinline__ bool inside() const { return u < taps_h; }
@@ -152,10 +148,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
              float low, float high, int N, int H, int W, int C, int OH, int OW, int O, int KH,
              int KW, int stride_h, int stride_w, int padding_h, int padding_w, int dilation_h,
              int dilation_w, int column_stride, int tap_stride, int channel_stride, int splits) {
-    SHARED_MEMORY(NUMBER, ring);
-    float *staged = reinterpret_cast<float *>(ring);
-    Start *starts = reinterpret_cast<Start *>(ring + RING<Windows, Weights>);
-    int *places = reinterpret_cast<int *>(staged + BLOCK_M * STAGED);
+    SHARED_MEMORY(unsigned char, shared);
+    Start *starts = reinterpret_cast<Start *>(shared + WORKSPACE<Windows, Weights>);
+    int *places = reinterpret_cast<int *>(starts + BLOCK_M);  // where a row of the tile lies in y
     Finish::Line *lines = reinterpret_cast<Finish::Line *>(places + BLOCK_M);
 
     int tiles_n = (O + BLOCK_N - 1) / BLOCK_N;
@@ -175,15 +170,18 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     if (m0 >= M) return;
 
     for (int row = threadIdx.x; row < BLOCK_M; row += THREADS) {
-        Start start{0, NOWHERE, NOWHERE};
-        if (m0 + row < M) {
-            int n = (m0 + row) / in_image, pixel = (m0 + row) % in_image;
-            int h = vertical.from + pixel / horizontal.windows * vertical.stride;
-            int w = horizontal.from + pixel % horizontal.windows * horizontal.stride;
-            start = window_at(n, h, w, H, W, C);
-        }
-        starts[row] = start;
+        int n = (m0 + row) / in_image, pixel = (m0 + row) % in_image;
+        int i = pixel / horizontal.windows, j = pixel % horizontal.windows;
+        bool there = m0 + row < M;
+        starts[row] = there ? window_at(n, vertical.from + i * vertical.stride,
+                                        horizontal.from + j * horizontal.stride, H, W, C)
+                            : Start{0, NOWHERE, NOWHERE};
+        int h = vertical.first + i * vertical.step, w = horizontal.first + j * horizontal.step;
+        places[row] = there ? ((n * OH + h) * OW + w) * O : -1;
     }
+    Finish finish{b, weight, bias, mean, var, eps, low, high};
+    for (int n = threadIdx.x; n < min(BLOCK_N, O - n0); n += THREADS)
+        lines[n] = finish.line(n0 + n);
 
     int taps = vertical.taps * horizontal.taps, steps = (taps * C + DEPTH - 1) / DEPTH;
     int first = static_cast<long long>(steps) * part / splits;
@@ -193,20 +191,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     Windows windows{x, starts, H, W, vertical.reach, horizontal.reach, of_x};
     Weights weights{w + n0 * column_stride, O - n0, column_stride, tap_stride, channel_stride, KW,
                     vertical, horizontal, of_w};
-    multiply(windows, weights, first, last - first, ring, staged, [](const NUMBER *) {});
+    const float *sums_of_tile =
+        multiply(windows, weights, first, last - first, shared, [](const NUMBER *) {});
 
-    Finish finish{b, weight, bias, mean, var, eps, low, high};
-    for (int row = threadIdx.x; row < BLOCK_M; row += THREADS) {
-        int n = (m0 + row) / in_image, pixel = (m0 + row) % in_image;
-        int h = vertical.first + pixel / horizontal.windows * vertical.step;
-        int w = horizontal.first + pixel % horizontal.windows * horizontal.step;
-        places[row] = m0 + row < M ? ((n * OH + h) * OW + w) * O : -1;
-    }
-    for (int n = threadIdx.x; n < BLOCK_N; n += THREADS)
-        if (n0 + n < O) lines[n] = finish.line(n0 + n);
-    __syncthreads();
-
-    for_each_vector<VECTOR>(staged, [&](int row, int column, Vector<float, VECTOR> &sums) {
+    for_each_vector<VECTOR>(sums_of_tile, [&](int row, int column, Vector<float, VECTOR> &sums) {
         if (places[row] < 0 || n0 + column >= O) return;
         int to = places[row] + n0 + column;
         if (splits > 1) {

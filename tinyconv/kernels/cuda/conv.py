@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -123,12 +123,12 @@ def _forward_with_norm(op, xp, x, w, b, weight, bias, mean, var, residual=None):
 
 def finish_with_norm(op, b, weight, bias, mean, var, residual):
     """Norm, residual and activation as a kernel of a convolution takes them."""
-    vectors = (None if v is None else contiguous(v) for v in (b, weight, bias, mean, var))
+    vectors = (b, weight, bias, mean, var)
+    b, weight, bias, mean, var = (None if v is None else contiguous(v) for v in vectors)
     residual = None if residual is None else channels_last(residual)
     low = -np.inf if op.relu is None else 0.0
-    return Finish(
-        residual, *vectors, op.norm.eps, low, 6.0 if isinstance(op.relu, ReLU6) else np.inf
-    )
+    high = 6.0 if isinstance(op.relu, ReLU6) else np.inf
+    return Finish(residual, b, weight, bias, mean, var, op.norm.eps, low, high)
 
 
 @register(ConvNormReLU, "forward", _forward_with_norm)
@@ -145,6 +145,22 @@ def _outputs(op, x, w, finish):
     return y
 
 
+def _weights(g: Geometry, w: Array, backward: bool, dtype: Any) -> tuple[Array, Any, int, bool]:
+    """w as the product reads it, the strides of a column, a tap and a channel of x in it,
+
+    how many bytes of its tile can be copied at once, and whether it is rounded.
+    """
+    taps = g.KH * g.KW
+    if taps == 1 and not backward and w.dtype == dtype:  # it lies along k as it is
+        w = contiguous(w)
+        return w, (g.C, g.C, 1), unit(w, g.C), False
+    if w.size <= _FEW_WEIGHTS:
+        strides = (taps, 1, g.O * taps) if backward else (g.C * taps, 1, taps)
+        return contiguous(w), strides, np.dtype(dtype).itemsize, False
+    w = lay_out(w, backward, dtype)
+    return w, (taps * g.C, g.C, 1), unit(w, g.C), True
+
+
 def _convolve(
     geometry: Geometry,
     x: Array,
@@ -157,16 +173,7 @@ def _convolve(
     N, _, _, C, OH, OW, O, KH, KW, sh, sw, *_ = geometry
     number, taps = type_name(x), KH * KW
     depth = LINE // x.dtype.itemsize
-    # Weights of 1x1 windows lie along k; others are read one by one, or put in order first.
-    along = taps == 1 and not backward and x.dtype == w.dtype
-    if along or w.size <= _FEW_WEIGHTS:
-        w = contiguous(w)
-        strides = (taps, 1, O * taps) if backward else (C * taps, 1, taps)
-        unit_w, rounded = unit(w, C) if along else x.dtype.itemsize, False
-    else:
-        w = lay_out(w, backward, x.dtype)
-        strides, unit_w, rounded = (taps * C, C, 1), unit(w, C), True
-
+    w, strides, unit_w, rounded = _weights(geometry, w, backward, x.dtype)
     residues = sh * sw if backward else 1
     windows = (ceil_div(OH, sh), ceil_div(OW, sw)) if backward else (OH, OW)
     steps = ceil_div(taps * C, depth * residues)
@@ -176,7 +183,7 @@ def _convolve(
     launch(
         "conv.cu", "convolve", (cut.tiles, residues, cut.splits), cut.tile.threads,
         x, w, y, parts, *finish, *geometry, *strides, cut.splits,
-        shared=cut.shared(True, True, cut.tile.m * 8, cut.tile.m * 4 + cut.tile.n * 8),
+        shared=cut.shared(True, True, cut.tile.m * 12 + cut.tile.n * 8),
         **cut.constants, NUMBER=number, TX=number, TW=type_name(w), EXACT=exact(x),
         BACKWARD=backward, WHOLE=C % depth == 0, UNIT_X=unit(x, C), UNIT_W=unit_w,
         ROUNDED_W=rounded, VECTOR=together // y.dtype.itemsize,
@@ -222,7 +229,7 @@ def _weight_gradient(geometry: Geometry, x: Array, gy: Array, gw: Array, gb: Arr
     launch(
         "conv_weights.cu", "weight_gradient", (cut.tiles, cut.splits), cut.tile.threads,
         x, gy, to, to_bias, size, *geometry, cut.splits,
-        shared=cut.shared(False, False, cut.stages * depth * 8, 0),
+        shared=cut.shared(False, False, cut.stages * depth * 8),
         **cut.constants, NUMBER=number, TX=number, EXACT=exact(x),
         UNIT_X=unit(x, C), UNIT_GY=unit(gy, O), VECTOR=vector,
     )  # fmt: skip

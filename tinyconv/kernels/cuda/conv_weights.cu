@@ -70,9 +70,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
                     int OW, int O, int KH, int KW, int stride_h, int stride_w, int padding_h,
                     int padding_w, int dilation_h, int dilation_w, int splits) {
     using Gradients = Matrix<false, BLOCK_M, UNIT_GY, TX>;
-    SHARED_MEMORY(NUMBER, ring);
-    float *staged = reinterpret_cast<float *>(ring);
-    Start *starts = reinterpret_cast<Start *>(ring + RING<Gradients, Columns>);
+    SHARED_MEMORY(unsigned char, shared);
+    Start *starts = reinterpret_cast<Start *>(shared + WORKSPACE<Gradients, Columns>);
 
     int K = KH * KW * C, pixels = N * OH * OW, tiles_n = (K + BLOCK_N - 1) / BLOCK_N;
     int m0 = blockIdx.x / tiles_n * BLOCK_M, n0 = blockIdx.x % tiles_n * BLOCK_N;
@@ -88,13 +87,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     columns.begin(first);
     bool adds = gb && n0 == 0 && threadIdx.x < BLOCK_M;
     float sum = 0;
-    multiply(gradients, columns, first, last - first, ring, staged, [&](const NUMBER *tile) {
+    auto add = [&](const NUMBER *tile) {
         if (adds) sum += sum_of_row<Gradients>(tile, threadIdx.x);
-    });
+    };
+    const float *sums_of_tile = multiply(gradients, columns, first, last - first, shared, add);
 
     size_t skipped = static_cast<size_t>(part) * part_size;
     if (adds && m0 + threadIdx.x < O) gb[skipped + m0 + threadIdx.x] = sum;
-    for_each_vector<VECTOR>(staged, [&](int row, int column, const Vector<float, VECTOR> &sums) {
+    for_each_vector<VECTOR>(sums_of_tile, [&](int row, int column, const Vector<float, VECTOR> &sums) {
         int o = m0 + row, k = n0 + column;
         if (o >= O || k >= K) return;
         if (splits > 1) {

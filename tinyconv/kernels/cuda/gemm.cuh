@@ -257,18 +257,21 @@ struct Sums {
 
 #endif
 
-// Numbers of shared memory that the ring of both operands' tiles takes.
+// Bytes of shared memory that multiply() takes: the ring of both operands' tiles, then the result's.
 template <class A, class B>
 constexpr int RING =
-    STAGES * (Tile<A::ALONG, A::ROWS>::NUMBERS + Tile<B::ALONG, B::ROWS>::NUMBERS);
+    STAGES * (Tile<A::ALONG, A::ROWS>::NUMBERS + Tile<B::ALONG, B::ROWS>::NUMBERS) * sizeof(NUMBER);
+template <class A, class B>
+constexpr int WORKSPACE = RING<A, B> > BLOCK_M * STAGED * 4 ? RING<A, B> : BLOCK_M * STAGED * 4;
 
-// The sums over `steps` steps from step `first` on, in `staged` at the end: row m from m * STAGED
-// on. They take the place of the ring (RING numbers). each(tile of a) is called at every step.
-// What a step of an operand needs in shared memory beside its tile, prepare() writes, a barrier or
-// more before copy_step().
+// The sums over `steps` steps from step `first` on; returns where they lie at the end, row m from
+// number m * STAGED on, in the place of the ring. each(tile of a) is called at every step. What a
+// step of an operand needs in shared memory beside its tile, prepare() writes, a barrier or more
+// before copy_step().
 template <class A, class B, class Each>
-__device__ __forceinline__ void multiply(A &a, B &b, int first, int steps, NUMBER *ring,
-                                         float *staged, Each each) {
+__device__ __forceinline__ const float *multiply(A &a, B &b, int first, int steps,
+                                                 unsigned char *workspace, Each each) {
+    NUMBER *ring = reinterpret_cast<NUMBER *>(workspace);
     constexpr int A_NUMBERS = Tile<A::ALONG, A::ROWS>::NUMBERS;
     constexpr int B_NUMBERS = Tile<B::ALONG, B::ROWS>::NUMBERS;
     NUMBER *b_ring = ring + STAGES * A_NUMBERS;
@@ -294,8 +297,10 @@ __device__ __forceinline__ void multiply(A &a, B &b, int first, int steps, NUMBE
     }
     wait_for_copies<0>();
     __syncthreads();
+    float *staged = reinterpret_cast<float *>(workspace);
     sums.stage(staged);
     __syncthreads();
+    return staged;
 }
 
 // put(row, column, numbers) for all sums in `staged`, WIDTH of a row at a time, in the order in

@@ -85,11 +85,11 @@ class Plan(NamedTuple):
     def constants(self) -> dict[str, int]:
         return self.tile.constants(self.stages)
 
-    def shared(self, a_along: bool, b_along: bool, beside: int, after: int) -> int:
-        """Bytes of shared memory: the ring and what lies beside it, or the result's tile."""
+    def shared(self, a_along: bool, b_along: bool, beside: int = 0) -> int:
+        """Bytes of shared memory: the ring or the result's tile, and what lies beside it."""
         lines = self.tile.m + self.tile.n + 8 * (2 - a_along - b_along)
         result = self.tile.m * (self.tile.n + 8) * 4
-        return max(self.stages * lines * LINE + beside, result + after)
+        return max(self.stages * lines * LINE, result) + beside
 
 
 @cache

@@ -20,8 +20,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
             int M, int N, int K, int part_size, int splits) {
     using Left = Matrix<A_ALONG, BLOCK_M, UNIT_A, SA>;
     using Right = Matrix<B_ALONG, BLOCK_N, UNIT_B, SB>;
-    SHARED_MEMORY(NUMBER, ring);
-    float *staged = reinterpret_cast<float *>(ring);
+    SHARED_MEMORY(unsigned char, shared);
 
     int tiles_n = (N + BLOCK_N - 1) / BLOCK_N;
     int m0 = blockIdx.x / tiles_n * BLOCK_M, n0 = blockIdx.x % tiles_n * BLOCK_N;
@@ -35,13 +34,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     Right right{b, B_ALONG ? K : N, N - n0, K};
     float sum = 0;
     bool adds = !A_ALONG && row_sums && n0 == 0 && threadIdx.x < BLOCK_M;
-    multiply(left, right, first, last - first, ring, staged, [&](const NUMBER *tile) {
+    auto add = [&](const NUMBER *tile) {
         if (adds) sum += sum_of_row<Left>(tile, threadIdx.x);
-    });
+    };
+    const float *sums_of_tile = multiply(left, right, first, last - first, shared, add);
 
     size_t skipped = static_cast<size_t>(part) * part_size;
     if (adds && m0 + threadIdx.x < M) row_sums[skipped + m0 + threadIdx.x] = sum;
-    for_each_vector<VECTOR>(staged, [&](int row, int column, Vector<float, VECTOR> &sums) {
+    for_each_vector<VECTOR>(sums_of_tile, [&](int row, int column, Vector<float, VECTOR> &sums) {
         int m = m0 + row, n = n0 + column;
         if (m >= M || n >= N) return;
         if (splits > 1) {

@@ -154,7 +154,7 @@ def _multiply(
     launch(
         "linear.cu", "product", (cut.tiles, batch, cut.splits), cut.tile.threads,
         a, b, y, parts, sums, bias, M, N, K, part_size, cut.splits,
-        shared=cut.shared(a_along, b_along, 0, 0),
+        shared=cut.shared(a_along, b_along),
         **cut.constants, NUMBER="half_t" if number == np.float16 else "float",
         SA=type_name(a), SB=type_name(b), TY=type_name(y), EXACT=number == a.dtype and exact(a),
         A_ALONG=a_along, UNIT_A=copied(a, K if a_along else M),

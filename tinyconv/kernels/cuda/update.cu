@@ -248,6 +248,7 @@ adjust_scale(float *scaling, float growth, float backoff, float interval) {
     bool overflow = scaling[1] > 0;
     float steps = overflow ? 0 : scaling[2] + 1;
     bool grown = steps == interval;
-    scaling[0] *= overflow ? backoff : grown ? growth : 1;
+    bool finite = scaling[0] * growth < INFINITY;
+    scaling[0] *= overflow ? backoff : grown && finite ? growth : 1;
     scaling[2] = grown ? 0 : steps;
 }

@@ -11,6 +11,10 @@ class BackendError(RuntimeError):
     """An array library or device that was asked for and is not there."""
 
 
+class OutOfDeviceMemoryError(MemoryError):
+    """A batch that the memory of a GPU is too small for; the message names a size that fits."""
+
+
 class ShapeError(ValueError):
     """Arrays whose shapes do not fit an operation; inside a network the message names the layer."""
 

@@ -76,6 +76,12 @@ def test_predict_names_unreadable_files_and_goes_on(model_file, photos, capsys):
     assert err.startswith(f"error: {bad}: not a readable image")
 
 
+def test_precision(model_file, photos):
+    assert run("evaluate", model_file, photos, "--json", "--precision", "float32") == 0
+    says = run("evaluate", model_file, photos, "--backend", "numpy", "--precision", "tf32")
+    assert says.startswith("error: --precision tf32: the CPU computes in float32")
+
+
 def test_evaluate(model_file, photos, capsys):
     assert run("evaluate", model_file, photos, "--json") == 0
     figures = json.loads(capsys.readouterr().out)

@@ -112,6 +112,16 @@ def test_shuffle_is_a_new_order_each_epoch_and_the_same_again() -> None:
     assert order(1, 2) == orders[5]
 
 
+@pytest.mark.parametrize("drop_last", [False, True])
+def test_the_order_is_that_of_the_batches(drop_last: bool) -> None:
+    loader = Loader(noise(), 4, shuffle=True, seed=2, drop_last=drop_last)
+    for epoch in (0, 3):
+        indices = np.concatenate([batch.indices for batch in loader.epoch(epoch)])
+        np.testing.assert_array_equal(loader.order(epoch), indices)
+    with pytest.raises(ValueError, match="epoch -1"):
+        loader.order(-1)
+
+
 def test_every_image_reaches_every_place() -> None:
     """The order is uniform: first places of many epochs, chi-squared, 9 degrees of freedom."""
     loader = Loader(noise(10), 1, shuffle=True)

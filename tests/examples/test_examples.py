@@ -5,9 +5,13 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+import tinyconv as tc
 from tinyconv.data import Loader
+from tinyconv.train.device import device_name
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -136,13 +140,36 @@ def test_resume_equals_one_run(tmp_path):
         assert resumed[name] == whole[name]
 
 
+def test_catdog_on_a_gpu_in_mixed_precision(cuda, tmp_path, capsys):
+    """From end to end; where the GPU is emulated, by the reference: kernels are slow there."""
+    name = device_name()
+    tc.use_backend("cupy", kernels=not name.startswith("emulated"))
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 20), ("test", 8)):
+        for label, shade in (("cats", 60), ("dogs", 180)):
+            folder = tmp_path / part / label
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = rng.integers(0, 70, (16, 16, 3)) + shade
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.png")
+    flags = ("--data", str(tmp_path), "--size", "16", "--batch-size", "18", "--epochs", "2")
+    result = run(
+        "train_catdog", tmp_path / "out", *flags, "--backend", "cupy", "--precision", "mixed"
+    )
+    assert (result["backend"], result["precision"], result["device"]) == ("cupy", "mixed", name)
+    assert f"backend cupy on {name}, precision mixed" in capsys.readouterr().out
+    losses = [row["train_loss"] for row in result["history"]]
+    assert losses[1] < losses[0] < 1
+
+
 @pytest.mark.parametrize("name", sorted(path.stem for path in EXAMPLES.glob("*.py")))
 def test_help_shows_every_flag_and_default(name, capsys):
     with pytest.raises(SystemExit) as end:
         load(name).main(["--help"])
     assert end.value.code == 0
     shown = capsys.readouterr().out
-    for flag in ("data", "size", "epochs", "batch-size", "lr", "backend", "seed", "out", "resume"):
+    flags = "data size epochs batch-size lr backend precision seed out resume"
+    for flag in flags.split():
         assert f"--{flag}" in shown
     assert "default" in shown
 
@@ -154,6 +181,7 @@ def test_help_shows_every_flag_and_default(name, capsys):
         (["--lr", "nan"], 2, "expected a number >= 0"),
         (["--batch-size", "many"], 2, "invalid whole number"),
         (["--backend", "torch"], 2, "invalid choice"),
+        (["--precision", "mixed"], 1, "--precision mixed: the CPU computes in float32"),
         (["--data", "nowhere"], 1, "nowhere: no such file or folder"),
         (["--size", "8"], 1, "catdog: size 8 found, its four poolings need at least 16"),
     ],

@@ -10,6 +10,7 @@ from tinyconv.data.dataset import ArrayDataset
 from tinyconv.data.loader import Loader
 from tinyconv.data.transforms import RandomHorizontalFlip
 from tinyconv.train import Trainer
+from tinyconv.train.device import device_name
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.3, 0.3, 0.3)
 
@@ -20,6 +21,21 @@ def images(count, seed):
     pixels = rng.integers(0, 200, (count, 6, 6, 3))
     pixels[np.arange(count), :, :, labels] += 55
     return ArrayDataset(pixels.astype(np.uint8), labels, ["red", "green", "blue"])
+
+
+@pytest.fixture
+def gpu(cuda):
+    """CuPy; an emulated one without kernels, which are slow there: the loop is what is tested."""
+    tinyconv.use_backend("cupy", kernels=not device_name().startswith("emulated"))
+    return cuda
+
+
+@pytest.fixture
+def backend(backend, request):
+    """Each array library, CuPy as in `gpu`."""
+    if backend == "cupy":
+        request.getfixturevalue("gpu")
+    return backend
 
 
 @pytest.fixture

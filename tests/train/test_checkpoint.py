@@ -106,21 +106,60 @@ def test_resume_is_bit_identical(new_trainer, new_loader, validation_set, setup,
     assert resumed.optimizer.param_groups[0]["lr"] == whole.optimizer.param_groups[0]["lr"]
 
 
-@pytest.mark.parametrize("batches", [1, 2, 7, 9, 20])
+@pytest.mark.parametrize("batches", [2, 3, 7, 9, 20])
+@pytest.mark.parametrize("mixed", [False, True])
 def test_resume_of_a_compiled_training_is_bit_identical(
-    new_trainer, new_loader, validation_set, batches
+    backend, new_trainer, new_loader, validation_set, batches, mixed
 ):
-    whole = new_trainer(out=None, eager=False)
+    options = {"eager": False, "mixed": mixed}
+    whole = new_trainer(out=None, **options)
     expected = whole.fit(new_loader(), validation_set, epochs=EPOCHS)
     with pytest.raises(Killed):
-        new_trainer(checkpoint_every=1, eager=False).fit(
+        new_trainer(checkpoint_every=1, **options).fit(
             dying_loader(new_loader(), batches), validation_set, epochs=EPOCHS
         )
-    resumed = new_trainer(seed=123, eager=False)
+    resumed = new_trainer(seed=123, **options)
     history = resumed.fit(new_loader(), validation_set, epochs=EPOCHS, resume=True)
     assert resumed._compiled_step.refusal is None
     assert figures(history) == figures(expected)
     assert_same(resumed.model.state_dict(), whole.model.state_dict())
+
+
+@pytest.mark.parametrize("setup", SETUPS)
+def test_resume_of_images_kept_on_a_gpu_is_bit_identical(
+    gpu, new_trainer, new_loader, validation_set, setup
+):
+    options = SETUPS[setup]
+    fit = {"epochs": EPOCHS, "restore_best": True}
+    whole = new_trainer(**options, out=None)
+    expected = whole.fit(new_loader(augment=None), validation_set, **fit)
+    with pytest.raises(Killed):
+        new_trainer(**options, checkpoint_every=1, loss=dying_loss(16)).fit(
+            new_loader(augment=None), validation_set, **fit
+        )
+    resumed = new_trainer(seed=123, **options)
+    history = resumed.fit(new_loader(augment=None), validation_set, **fit, resume=True)
+    assert figures(history) == figures(expected)
+    assert_same(resumed.model.state_dict(), whole.model.state_dict())
+
+
+def test_the_scale_of_the_loss_is_resumed(new_trainer, new_loader, tmp_path):
+    ours = new_trainer(mixed=True)
+    ours.scaler.load_state_dict({"scale": 1024.0, "growth_tracker": 1999})
+    ours.fit(new_loader(), epochs=1)
+    assert ours.scaler.state_dict() == {"scale": 2048.0, "growth_tracker": 6}
+    resumed = new_trainer(mixed=True)
+    resumed.fit(new_loader(), epochs=1, resume=True)
+    assert resumed.scaler.state_dict() == ours.scaler.state_dict()
+    with pytest.raises(DataError, match="mixed precision was True and is now None"):
+        new_trainer().fit(new_loader(), epochs=1, resume=True)
+    path = tmp_path / "out" / "checkpoint.safetensors"
+    arrays, metadata = read_tensors(path)
+    for scale in (0.0, "a", None):
+        metadata["scaler"]["scale"] = scale
+        write_tensors(path, arrays, metadata)
+        with pytest.raises(DataError, match="damaged checkpoint"):
+            new_trainer(mixed=True).fit(new_loader(), epochs=1, resume=True)
 
 
 def test_stopping_many_times(new_trainer, new_loader, validation_set):

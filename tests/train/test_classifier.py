@@ -10,7 +10,15 @@ from tinyconv import DataError, models, nn
 from tinyconv.data.dataset import ArrayDataset
 from tinyconv.data.loader import Loader
 from tinyconv.io import load_model
-from tinyconv.train import Settings, Trainer, clear_errors, evaluate, train_classifier
+from tinyconv.train import (
+    Settings,
+    Trainer,
+    begin,
+    clear_errors,
+    evaluate,
+    train_classifier,
+)
+from tinyconv.train.device import device_name
 
 MEAN, STD = (0.5,), (0.5,)
 
@@ -53,6 +61,35 @@ def test_the_saved_network_is_that_of_the_best_epoch(train, tmp_path, capsys):
     again = evaluate(model, validation, card.mean, card.std).loss
     assert again == pytest.approx(best["val_loss"], rel=1e-5)
     assert (result["best_epoch"] == 4) != ("keeping the weights" in capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("precision", "told"), [(None, "tf32"), ("float32", "float32"), ("mixed", "mixed")]
+)
+def test_the_result_tells_what_computed_it(backend, train, tmp_path, capsys, precision, told):
+    if backend == "numpy":
+        precision, told = None, "float32"
+    settings = {"epochs": 1, "backend": backend, "precision": precision}
+    begin(Settings(out=str(tmp_path / "out"), **settings))
+    result = train(images(40, 0), images(10, 1), **settings)
+    assert (result["backend"], result["precision"]) == (backend, told)
+    assert result["device"] == device_name()
+    assert result["settings"]["precision"] == precision
+    said = {
+        "numpy": "parameters; backend numpy\n",
+        "cupy": f"parameters; backend cupy on {device_name()}, precision {told}\n",
+    }
+    assert said[backend] in capsys.readouterr().out
+
+
+def test_a_precision_that_the_cpu_has_not(tmp_path):
+    for precision in ("tf32", "mixed"):
+        with pytest.raises(SystemExit) as end, clear_errors():
+            begin(Settings(out=str(tmp_path), precision=precision))
+        assert end.value.code == (
+            f"error: --precision {precision}: the CPU computes in float32; "
+            "this is for --backend cupy"
+        )
 
 
 def test_early_stopping_is_told(train, capsys):

@@ -1,10 +1,13 @@
 """A settings class as a command line."""
 
+import os
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 
 from tinyconv.train import Settings, flag, flag_of, parse
+from tinyconv.train.settings import default_workers
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ def test_fields_are_flags():
         (["--depth", "nan"], "nan found"),
         (["--epochs", "1.5"], "invalid whole number value"),
         (["--wings", "2"], "unrecognized arguments"),
+        (["--precision", "half"], "choose from 'float32', 'tf32', 'mixed'"),
     ],
 )
 def test_bad_values_are_refused(flags, says, capsys):
@@ -36,6 +40,24 @@ def test_bad_values_are_refused(flags, says, capsys):
         parse(Own, None, flags)
     assert end.value.code == 2
     assert says in capsys.readouterr().err
+
+
+def test_precision_and_what_follows_from_it():
+    found = parse(Own, None, [])
+    assert (found.precision, found.mixed, found.input_dtype) == (None, False, None)
+    found = parse(Own, None, ["--precision", "mixed"])
+    assert (found.mixed, found.input_dtype) == (True, np.float16)
+    assert not parse(Own, None, ["--precision", "float32"]).mixed
+
+
+def test_a_gpu_gets_more_workers(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(12), raising=False)
+    assert parse(Own, None, ["--backend", "numpy"]).threads == 2
+    assert parse(Own, None, ["--backend", "cupy"]).threads == 12
+    assert parse(Own, None, ["--backend", "cupy", "--workers", "0"]).threads == 0
+    assert [default_workers(name) for name in ("numpy", "cupy")] == [2, 12]
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(200))
+    assert default_workers("cupy") == 16
 
 
 def test_help_shows_defaults_once(capsys):

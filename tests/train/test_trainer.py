@@ -12,11 +12,14 @@ import time
 import numpy as np
 import pytest
 
+import tinyconv
 from tinyconv import functional as F
 from tinyconv import optim
+from tinyconv.data.transforms import RandomHorizontalFlip
 from tinyconv.errors import DataError
 from tinyconv.io.tensor_file import read_tensors
 from tinyconv.train import Evaluation, TrainingDiverged, TrainingInterrupted, trainer
+from tinyconv.train.device import device_name
 from tinyconv.train.progress import ProgressReport
 
 
@@ -26,7 +29,7 @@ def assert_same(one, two):
         np.testing.assert_array_equal(array, two[name], err_msg=name, strict=True)
 
 
-def test_a_training_against_pytorch(new_trainer, new_loader, validation_set):
+def test_a_training_against_pytorch(backend, new_trainer, new_loader, validation_set):
     torch = pytest.importorskip("torch")
     loader = new_loader()
     ours = new_trainer(
@@ -86,12 +89,12 @@ def scripted(monkeypatch):
     def script(losses):
         weights = []
 
-        def evaluate(model, *arguments):
-            weights.append(model.state_dict())
+        def run(evaluator):
+            weights.append(evaluator.model.state_dict())
             loss = losses[len(weights) - 1]
             return Evaluation(loss, -loss, np.zeros((3, 3), int), np.zeros((0, 3)))
 
-        monkeypatch.setattr(trainer, "evaluate", evaluate)
+        monkeypatch.setattr(trainer.Evaluator, "run", run)
         return weights
 
     return script
@@ -99,7 +102,7 @@ def scripted(monkeypatch):
 
 @pytest.mark.parametrize("monitor", ["val_loss", "val_accuracy"])
 def test_early_stopping_restores_the_best_weights(
-    new_trainer, new_loader, validation_set, scripted, monitor
+    backend, new_trainer, new_loader, validation_set, scripted, monitor
 ):
     weights = scripted([0.9, 0.5, 0.6, 0.5, 0.7, 0.1])
     ours = new_trainer()
@@ -202,22 +205,24 @@ class LossAt:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(
-    new_trainer, new_loader, tmp_path, value
+    backend, new_trainer, new_loader, tmp_path, value
 ):
     loss = LossAt(10, lambda loss: loss * value)
     ours = new_trainer(loss=loss, checkpoint_every=2)
     with pytest.raises(TrainingDiverged) as caught:
         ours.fit(new_loader(), epochs=3)
     path = tmp_path / "out" / "checkpoint.safetensors"
+    # A GPU's loss is looked at before the next checkpoint.
+    steps, value = ("step 3", value) if backend == "numpy" else ("steps 3 to 4", math.nan)
     assert str(caught.value) == (
-        f"epoch 2, step 3: the loss is {value} (learning rate 0.01); "
+        f"epoch 2, {steps}: the loss is {value} (learning rate 0.01); "
         f"{path} keeps the last good state"
     )
     _, metadata = read_tensors(path)
     assert (metadata["position"]["epoch"], metadata["position"]["step"]) == (2, 2)
 
 
-def test_weights_that_are_not_finite_are_never_saved(new_trainer, new_loader, tmp_path):
+def test_weights_that_are_not_finite_are_never_saved(backend, new_trainer, new_loader, tmp_path):
     ours = new_trainer(checkpoint_every=3)
     step = ours.optimizer.step
 
@@ -233,7 +238,9 @@ def test_weights_that_are_not_finite_are_never_saved(new_trainer, new_loader, tm
     assert metadata["position"]["step"] == 3
 
 
-def test_a_validation_loss_that_is_not_finite(new_trainer, new_loader, validation_set, scripted):
+def test_a_validation_loss_that_is_not_finite(
+    backend, new_trainer, new_loader, validation_set, scripted
+):
     scripted([0.5, math.nan])
     with pytest.raises(TrainingDiverged, match="epoch 2, step 7: the validation loss is nan"):
         new_trainer(out=None).fit(new_loader(), validation_set, epochs=3)
@@ -276,7 +283,7 @@ def interrupt(number):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(("call", "long_steps"), [(1, True), (10, True), (10, False), (14, False)])
 def test_an_interrupt_saves_the_last_whole_step(
-    new_trainer, new_loader, monkeypatch, tmp_path, capsys, number, call, long_steps
+    backend, new_trainer, new_loader, monkeypatch, tmp_path, capsys, number, call, long_steps
 ):
     monkeypatch.setattr(trainer, "_LONG_STEP_SECONDS", -1.0 if long_steps else math.inf)
     before = signal.getsignal(number)
@@ -285,9 +292,9 @@ def test_an_interrupt_saves_the_last_whole_step(
         ours.fit(new_loader(), epochs=3)
     assert caught.value.code == 128 + number
     assert signal.getsignal(number) is before
-    # A short step is finished first, a long one is broken off and undone.
+    # A short step is finished first, a long one is broken off and undone; a GPU's is launched.
     epoch, step = divmod(call - 1, 7)
-    step += 0 if long_steps else 1
+    step += 0 if long_steps and backend == "numpy" else 1
     path = tmp_path / "out" / "checkpoint.safetensors"
     assert capsys.readouterr().err.splitlines()[-1] == (
         f"interrupted in epoch {epoch + 1} after step {step}; saved {path}: "
@@ -301,7 +308,7 @@ def test_an_interrupt_saves_the_last_whole_step(
     assert history.column("train_loss") == expected.column("train_loss")
 
 
-def test_an_interrupt_in_validation(new_trainer, new_loader, validation_set, tmp_path):
+def test_an_interrupt_in_validation(backend, new_trainer, new_loader, validation_set, tmp_path):
     # Calls 1 to 7 are the steps of epoch 1, call 8 its validation.
     ours = new_trainer(loss=LossAt(8, interrupt(signal.SIGINT)))
     with pytest.raises(TrainingInterrupted):
@@ -373,6 +380,114 @@ def test_a_program_ends_quietly_with_the_signal_s_exit_code(tmp_path, number, co
         f"interrupted in epoch 1 after step 0; saved {path}: go on with --resume (resume=True)"
     ]
     read_tensors(path)
+
+
+# A GPU --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """How many steps had been done when the figures were fetched from the device."""
+    steps = []
+    read = trainer._Run.read
+
+    def counted(run):
+        steps.append(run.state.position.step)
+        read(run)
+
+    monkeypatch.setattr(trainer._Run, "read", counted)
+    return steps
+
+
+def test_the_figures_of_a_cpu_are_read_after_each_step(new_trainer, new_loader, reads):
+    new_trainer(out=None).fit(new_loader(), epochs=2)
+    assert reads == [1, 2, 3, 4, 5, 6, 7] * 2
+
+
+@pytest.mark.parametrize(
+    ("seconds", "every", "expected"),
+    [
+        (math.inf, None, [7, 7]),  # at the end of each epoch
+        (math.inf, 3, [3, 6, 7, 3, 6, 7]),  # and before checkpoints
+        (-1.0, None, [1, 2, 3, 4, 5, 6, 7] * 2),  # and after a while
+    ],
+)
+def test_the_figures_of_a_gpu_are_read_now_and_then(
+    gpu, new_trainer, new_loader, reads, monkeypatch, seconds, every, expected
+):
+    monkeypatch.setattr(trainer, "_READ_SECONDS", seconds)
+    history = new_trainer(checkpoint_every=every).fit(new_loader(), epochs=2)
+    assert reads == expected
+    monkeypatch.undo()
+    tinyconv.use_backend("numpy")
+    same = new_trainer(out=None).fit(new_loader(), epochs=2)
+    assert history.column("train_accuracy") == same.column("train_accuracy")
+    assert history.column("train_loss") == pytest.approx(same.column("train_loss"), rel=1e-5)
+
+
+@pytest.mark.parametrize("augment", [None, RandomHorizontalFlip()])
+def test_a_gpu_is_not_waited_for_in_a_step(
+    gpu, new_trainer, new_loader, validation_set, monkeypatch, augment
+):
+    """As many copies to the host in an epoch of 26 steps as in one of 4, validation included."""
+    if not device_name().startswith("emulated"):
+        pytest.skip("copies of a real device cannot be counted")
+    monkeypatch.setattr(trainer, "_READ_SECONDS", math.inf)
+    copies, get = [], gpu.ndarray.get
+    monkeypatch.setattr(gpu.ndarray, "get", lambda *a, **k: copies.append(1) or get(*a, **k))
+
+    def copied(batch_size, epochs):
+        ours = new_trainer(out=None, eager=False, optimizer=lambda p: optim.SGD(p, lr=0.0))
+        ours.model.freeze("1")  # one image has no variance to normalise by
+        copies.clear()
+        ours.fit(new_loader(batch_size=batch_size, augment=augment), validation_set, epochs=epochs)
+        assert ours._compiled_step.refusal is None
+        return len(copies)
+
+    few, many = (copied(size, epochs=3) - copied(size, epochs=2) for size in (8, 1))
+    assert few == many
+
+
+@pytest.mark.parametrize("augment", [None, RandomHorizontalFlip()])
+def test_a_gpu_s_memory_does_not_grow(
+    gpu, new_trainer, new_loader, validation_set, monkeypatch, augment
+):
+    sizes = []
+    pool = gpu.get_default_memory_pool()
+    monkeypatch.setattr(
+        ProgressReport, "end_epoch", lambda report, row: sizes.append(pool.total_bytes())
+    )
+    ours = new_trainer(eager=False)
+    ours.fit(new_loader(augment=augment), validation_set, epochs=6, restore_best=True)
+    assert len(set(sizes[1:])) == 1
+
+
+def test_a_gpu_s_long_steps_need_no_copy_to_go_back_to(gpu, new_trainer, new_loader, monkeypatch):
+    monkeypatch.setattr(trainer, "_LONG_STEP_SECONDS", -1.0)
+    packed = []
+    pack = trainer.pack
+    monkeypatch.setattr(trainer, "pack", lambda *a: packed.append(1) or pack(*a))
+    new_trainer().fit(new_loader(), epochs=2)
+    assert len(packed) == 2  # the checkpoints
+
+
+@pytest.mark.parametrize("eager", [True, False])
+def test_mixed_precision_comes_close_to_float32(
+    backend, new_trainer, new_loader, validation_set, eager
+):
+    exact = new_trainer(out=None, eager=eager).fit(new_loader(), validation_set, epochs=2)
+    ours = new_trainer(out=None, eager=eager, mixed=True)
+    seen = []
+    if eager:  # a layer with a hook would not be compiled
+        ours.model[2].register_forward_hook(lambda module, inputs, y: seen.append(y.dtype))
+    history = ours.fit(new_loader(), validation_set, epochs=2)
+    for column in ("train_loss", "val_loss"):
+        assert history.column(column) == pytest.approx(exact.column(column), rel=3e-2)
+    assert history.column("train_loss") != exact.column("train_loss")
+    assert set(seen) == ({np.dtype(np.float16)} if eager else set())
+    assert all(p.dtype == np.float32 for p in ours.model.parameters())
+    assert ours.scaler.state_dict() == {"scale": 65536.0, "growth_tracker": 14}
+    assert ours._compiled_step.refusal is None
 
 
 # What is shown ------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import tinyconv as tc
 from tinyconv.cli import data, evaluate, inspect, predict, summary
-from tinyconv.train import clear_errors
+from tinyconv.train import clear_errors, use_device
 
 COMMANDS = (predict, evaluate, inspect, summary, data)  # in the order of --help
 
@@ -17,7 +17,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command. Exit code 1 for input that cannot be used, 2 for a wrong call."""
     options = _parser().parse_args(arguments)
     with clear_errors():
-        tc.use_backend(getattr(options, "backend", "numpy"))
+        if hasattr(options, "backend"):
+            use_device(options.backend, options.precision)
         sys.exit(options.command(options))
 
 

@@ -9,12 +9,17 @@ from tinyconv.train.settings import number
 
 
 def add_backend(command: argparse.ArgumentParser) -> None:
-    """--backend, where to compute."""
+    """--backend, where to compute, and --precision."""
     command.add_argument(
         "--backend",
         choices=("numpy", "cupy"),
         default=os.environ.get("TINYCONV_BACKEND") or "numpy",
         help="where to compute (default: TINYCONV_BACKEND or numpy)",
+    )
+    command.add_argument(
+        "--precision",
+        choices=("float32", "tf32"),
+        help="how a GPU computes (default: tf32; the CPU: float32, nothing else)",
     )
 
 

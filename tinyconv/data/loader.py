@@ -74,20 +74,24 @@ class Loader:
         whole, left = divmod(len(self.dataset), self.batch_size)
         return whole + (left > 0 and not self.drop_last)
 
+    def order(self, number: int) -> np.ndarray:
+        """The indices of epoch `number` (from 0), one batch after the other."""
+        if number < 0:
+            raise ValueError(f"epoch {number}; expected 0 or more")
+        order = np.arange(len(self.dataset))
+        if self.shuffle:
+            order = self._generator(number, 1, 0).permutation(order)
+        return order[: len(self) * self.batch_size]
+
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         """The batches of epoch `number` (from 0), beginning with batch `start`.
 
         The iterator raises DataError for an image that cannot be read, does not fit the
         augmentation or has another shape than its batch.
         """
-        if number < 0:
-            raise ValueError(f"epoch {number}; expected 0 or more")
+        order, size = self.order(number), self.batch_size
         if not 0 <= start <= len(self):
             raise ValueError(f"start is {start}; expected 0 to {len(self)}, the number of batches")
-        order = np.arange(len(self.dataset))
-        if self.shuffle:
-            order = self._generator(number, 1, 0).permutation(order)
-        size = self.batch_size
         batches = ((n, order[n * size : (n + 1) * size]) for n in range(start, len(self)))
         only_copies = self.augment is None and self.mix is None and self.dataset.in_memory
         workers = 0 if only_copies else self.workers

@@ -9,7 +9,7 @@ import numpy
 
 from tinyconv.backend import Array, array_module, asarray, to_numpy
 from tinyconv.op import run
-from tinyconv.ops.update import CountStep, Update
+from tinyconv.ops.update import CheckGradients, CountStep, Scaled, Update
 from tinyconv.recorder import recorder
 from tinyconv.tensor import Tensor
 
@@ -71,10 +71,17 @@ class Optimizer:
             for p in group["params"]:
                 p.grad = None
 
-    def step(self) -> None:
-        """Update every parameter that has a gradient."""
+    def step(self, scaling: Array | None = None) -> None:
+        """Update every parameter that has a gradient.
+
+        With `scaling` (see LossScaler) the gradients are those of scale * loss, and nothing is
+        updated where one of them overflowed.
+        """
         if record := recorder():
             record.uses(self)
+        if scaling is not None:
+            gradients = [p.grad.data for p in self._all_params() if p.grad is not None]
+            run(CheckGradients(), scaling, *gradients)
         for number, group in enumerate(self.param_groups):
             params = [p for p in group["params"] if p.grad is not None]
             if not params:
@@ -88,9 +95,14 @@ class Optimizer:
                 for name in used:
                     if name not in state:
                         state[name] = xp.zeros_like(p.data)
-                run(CountStep(), state["step"])
                 slots = [state.get(name) for name in self.slots]
-                run(op, p.data, p.grad.data, rate, state["step"], *slots)
+                count, inputs = state["step"], (p.data, p.grad.data, rate, state["step"], *slots)
+                if scaling is None:
+                    run(CountStep(), count)
+                    run(op, *inputs)
+                else:
+                    run(Scaled(CountStep()), scaling, count)
+                    run(Scaled(op), scaling, *inputs)
 
     def set_rates(self) -> None:
         """Write the groups' learning rates into the arrays that the update ops read them from."""

@@ -8,6 +8,7 @@ from tinyconv.train.classifier import (
     hold_out,
     train_classifier,
 )
+from tinyconv.train.device import use_device
 from tinyconv.train.digits import digit_sets
 from tinyconv.train.evaluation import Evaluation, evaluate
 from tinyconv.train.history import Epoch, History
@@ -67,4 +68,5 @@ __all__ = [
     "save_pictures",
     "train_classifier",
     "train_head",
+    "use_device",
 ]

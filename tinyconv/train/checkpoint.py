@@ -1,7 +1,7 @@
 """The whole state of a training in one file, from which it goes on as if never stopped.
 
 One safetensors file: arrays `model.*`, `optimizer.<parameter>.*` and `best.*`, and everything else
-(position, running sums, history, schedule, random numbers, settings) as JSON metadata.
+(position, running sums, history, schedule, loss scale, random numbers, settings) as JSON metadata.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tinyconv import backend
 from tinyconv.errors import DataError
 from tinyconv.io.tensor_file import Arrays, Metadata, first_differences, read_tensors
 from tinyconv.nn import Module
-from tinyconv.optim import Optimizer
+from tinyconv.optim import LossScaler, Optimizer
 from tinyconv.train.history import History
 
 FORMAT = "tinyconv checkpoint"
@@ -55,6 +55,7 @@ def pack(
     model: Module,
     optimizer: Optimizer,
     scheduler: Any,
+    scaler: LossScaler | None,
     state: TrainingState,
     settings: dict[str, Any],
 ) -> tuple[Arrays, Metadata]:
@@ -72,6 +73,7 @@ def pack(
         # The other settings of a group never move, and are compared as settings.
         "learning_rates": [group["lr"] for group in moments["param_groups"]],
         "scheduler": scheduler.state_dict() if scheduler else None,
+        "scaler": scaler.state_dict() if scaler else None,
         "random": backend.random_state(),
     }
     return arrays, metadata
@@ -82,10 +84,11 @@ def restore(
     model: Module,
     optimizer: Optimizer,
     scheduler: Any,
+    scaler: LossScaler | None,
     settings: dict[str, Any],
     steps: int,
 ) -> TrainingState:
-    """Put the network, the optimiser, the schedule and the random numbers back to a checkpoint's.
+    """Put the network, the optimiser, the schedule, the loss scale and the random numbers back.
 
     `steps` is the number of steps in an epoch. Raises DataError where the file is damaged or no
     checkpoint, was made with other settings, or does not hold this network; the network is then
@@ -110,6 +113,8 @@ def restore(
         optimizer.load_state_dict(moments)
         if scheduler:
             scheduler.load_state_dict(metadata["scheduler"])
+        if scaler:
+            scaler.load_state_dict(metadata["scaler"])
         backend.set_random_state(metadata["random"])
     except KeyError as error:
         raise DataError(f"{path}: the checkpoint lacks {error}") from error

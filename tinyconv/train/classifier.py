@@ -21,10 +21,10 @@ import PIL
 import tinyconv
 from tinyconv import functional as F
 from tinyconv import models
-from tinyconv.backend import backend_name, manual_seed, use_backend
+from tinyconv.backend import backend_name, manual_seed, precision
 from tinyconv.data import Dataset, Loader
 from tinyconv.data.transforms import Mix, Transform
-from tinyconv.errors import BackendError, DataError, ShapeError
+from tinyconv.errors import BackendError, DataError, OutOfDeviceMemoryError, ShapeError
 from tinyconv.io import ModelCard, atomic_write, save_model
 from tinyconv.io.files import make_folder
 from tinyconv.io.tensor_file import read_tensors
@@ -32,6 +32,7 @@ from tinyconv.nn import Module
 from tinyconv.optim import Optimizer
 from tinyconv.optim.lr_scheduler import CosineAnnealingLR
 from tinyconv.train.checkpoint import unfinished
+from tinyconv.train.device import device_name, use_device
 from tinyconv.train.evaluation import Evaluation, Loss, evaluate
 from tinyconv.train.history import History
 from tinyconv.train.metrics import per_class
@@ -84,7 +85,7 @@ def train_classifier(
     rest, validation = hold_out(train, test, settings, groups)
     say(
         f"{_kind(train)}: {len(rest):,} for training, {len(validation):,} for validation, "
-        f"{len(test):,} for the test; {_parameters(model):,} parameters; backend {backend_name()}"
+        f"{len(test):,} for the test; {_parameters(model):,} parameters; {_computing(settings)}"
     )
     if scheduler is None and settings.schedule == "cosine":
         scheduler = CosineAnnealingLR(optimizer, epochs)
@@ -98,6 +99,7 @@ def train_classifier(
         out=out,
         checkpoint_every=settings.checkpoint_every,
         eager=settings.eager,
+        mixed=settings.mixed,
     )
     loader = Loader(
         rest,
@@ -106,7 +108,7 @@ def train_classifier(
         augment=augment,
         mix=mix,
         seed=settings.seed,
-        workers=settings.workers,
+        workers=settings.threads,
         drop_last=len(rest) % settings.batch_size == 1,  # batch norm needs more than one value
     )
     start = model.state_dict() if before else {}
@@ -183,8 +185,9 @@ def finish(
         mean,
         std,
         settings.batch_size,
-        workers=settings.workers,
+        workers=settings.threads,
         eager=settings.eager,
+        dtype=settings.input_dtype,
     )
     height, width, channels = test.image(0).shape
     card = ModelCard(
@@ -215,6 +218,8 @@ def clear_errors() -> Iterator[None]:
             stream.reconfigure(errors="backslashreplace")
     try:
         yield
+    except OutOfDeviceMemoryError as error:
+        sys.exit(f"error: {error}")
     except BrokenPipeError:  # as of `| head`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)  # what shells give a program that SIGPIPE ended
@@ -239,13 +244,13 @@ def _is_ours(error: ValueError) -> bool:
 
 
 def begin(settings: Settings, network: str | None = None) -> None:
-    """Set the backend and the seed of a training, before its images are read.
+    """Set backend, precision and seed of a training, before its images are read.
 
-    Raises errors already here that would come after that: ShapeError where `network` cannot take
-    settings.size, DataError where settings.out holds an unfinished training that is not to be
-    resumed.
+    Raises errors already here that would come after that: BackendError for a precision that the
+    backend has not, ShapeError where `network` cannot take settings.size, DataError where
+    settings.out holds an unfinished training that is not to be resumed.
     """
-    use_backend(settings.backend)
+    use_device(settings.backend, settings.precision)
     if network is not None:
         models.create(network, size=settings.size)
     manual_seed(settings.seed)
@@ -289,6 +294,8 @@ def _result(
         "training_seconds": sum(epoch.seconds for epoch in history.epochs),
         "seconds": seconds,
         "backend": backend_name(),
+        "device": device_name(),
+        "precision": _precision(settings),
         "versions": {
             "tinyconv": tinyconv.__version__,
             "python": platform.python_version(),
@@ -317,6 +324,20 @@ def _say_result(
         f"Try it: python -m tinyconv predict {out / 'model.safetensors'} PHOTO...",
     ]  # fmt: skip
     say("\n".join(lines))
+
+
+def _precision(settings: Settings) -> str:
+    """In which precision a training computes."""
+    if settings.mixed:
+        return "mixed"
+    return "float32" if backend_name() == "numpy" else precision()
+
+
+def _computing(settings: Settings) -> str:
+    """What a training computes with, in words."""
+    if backend_name() == "numpy":
+        return "backend numpy"
+    return f"backend cupy on {device_name()}, precision {_precision(settings)}"
 
 
 def _kind(dataset: Dataset) -> str:

@@ -130,7 +130,7 @@ def _photos(folder: Path, size: int, settings: PhotoSettings, limit: int | None 
         folder,
         size,
         on_error=settings.on_error,
-        workers=settings.workers,
+        workers=settings.threads,
         limit=limit,
         seed=settings.seed,
     )

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeVar
 
+import numpy as np
+
 
 def flag(default: Any, help: str, kind: type | None = None, **options: Any) -> Any:
     """A field of a settings class: its default, its line of --help, and options of argparse.
@@ -46,18 +48,50 @@ class Settings:
         "numpy computes on the CPU, cupy on an NVIDIA GPU",
         choices=("numpy", "cupy"),
     )
+    precision: str | None = flag(
+        None,
+        "how a GPU computes: in float32, in tf32 (what it multiplies is rounded to 10 bits), or "
+        "mixed, with float16 images and features (default: tf32; the CPU: float32, nothing else)",
+        str,
+        choices=("float32", "tf32", "mixed"),
+    )
     drawn_images: int = flag(2400, "training images to draw where there is no --data")
     eager: bool = flag(False, "run each step op by op instead of compiled; slower, to debug")
     seed: int = flag(0, "of weights, order and augmentation")
     patience: int | None = flag(
         None, "stop after this many epochs without a better validation accuracy", int
     )
-    workers: int = flag(2, "threads that read and augment images")
+    workers: int | None = flag(
+        None,
+        "threads that read and augment images (default: 2; for a GPU one for each core, up to 16)",
+        int,
+    )
     out: str = flag("runs/example", "folder of the model, result.json and the pictures")
     resume: bool = flag(False, "go on from the checkpoint in --out, with the same flags")
     checkpoint_every: int | None = flag(
         None, "steps between checkpoints (default: one after each epoch)", int
     )
+
+    @property
+    def mixed(self) -> bool:
+        """Whether images and features are float16 and the loss is scaled (see Trainer)."""
+        return self.precision == "mixed"
+
+    @property
+    def input_dtype(self) -> Any:
+        """The dtype of a network's input, None for that of its weights."""
+        return np.float16 if self.mixed else None
+
+    @property
+    def threads(self) -> int:
+        """How many workers there are to be, also where `workers` leaves that open."""
+        return default_workers(self.backend) if self.workers is None else self.workers
+
+
+def default_workers(backend: str) -> int:
+    """Threads that read and augment images: the CPU computes besides, a GPU waits for them."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return 2 if backend == "numpy" else max(2, min(cores or 2, 16))
 
 
 S = TypeVar("S", bound=Settings)

@@ -14,26 +14,34 @@ from typing import Any, Literal
 
 import numpy as np
 
+from tinyconv import backend
 from tinyconv import functional as F
-from tinyconv.backend import Array, to_numpy
+from tinyconv.backend import Array, asarray, backend_name, to_numpy
 from tinyconv.compiler import compile
 from tinyconv.data.dataset import Dataset
-from tinyconv.data.loader import Batch, Loader
+from tinyconv.data.loader import Loader
 from tinyconv.io.files import make_folder, remove_leftovers
 from tinyconv.io.tensor_file import Arrays, Metadata, first_non_finite, write_tensors
 from tinyconv.nn import Module
-from tinyconv.optim import Optimizer
+from tinyconv.op import run
+from tinyconv.ops.loss import Tally
+from tinyconv.optim import LossScaler, Optimizer
 from tinyconv.optim.lr_scheduler import ReduceLROnPlateau
 from tinyconv.tensor import Tensor
 from tinyconv.train.checkpoint import Position, TrainingState, pack, restore
-from tinyconv.train.evaluation import Loss, evaluate, network_input
+from tinyconv.train.device import Work, lacks_memory, out_of_memory
+from tinyconv.train.evaluation import Evaluator, Loss, network_input
+from tinyconv.train.feed import Feed, kept_bytes
 from tinyconv.train.history import Epoch, History, Monitor
 from tinyconv.train.interrupts import Interrupts
 from tinyconv.train.progress import ProgressReport
 
 # Ctrl-C waits for the end of a step shorter than this; a longer one is broken off, and what is
-# saved is a copy taken before it, which costs little beside such a step.
+# saved is a copy taken before it, which costs little beside such a step. A GPU's steps are only
+# launched here, which is short, and what is saved waits for those that were: nothing to break off.
 _LONG_STEP_SECONDS = 0.25
+# A GPU keeps the running figures to itself for so long: to fetch them, it has to come to a rest.
+_READ_SECONDS = 0.25
 
 
 class TrainingDiverged(RuntimeError):
@@ -48,7 +56,7 @@ class TrainingInterrupted(SystemExit):
 
 
 class Trainer:
-    """Trains a network on images and labels.
+    """Trains a network on images and labels; on a GPU, all steps go to the current stream.
 
     mean, std         normalisation of each channel, (x / 255 - mean) / std
     loss              called with logits (N, C) and labels int64 (N,)
@@ -58,6 +66,8 @@ class Trainer:
     out               folder of checkpoint.safetensors, made if missing; without it nothing is saved
     checkpoint_every  steps between checkpoints, beside the one at each epoch's end
     eager             run each step op by op, instead of compiled (tinyconv.compile)
+    mixed             mixed precision: images and features in float16, weights in float32, and a
+                      scaled loss (optim.LossScaler)
     quiet             print nothing
     """
 
@@ -74,6 +84,7 @@ class Trainer:
         out: str | Path | None = None,
         checkpoint_every: int | None = None,
         eager: bool = False,
+        mixed: bool = False,
         quiet: bool = False,
     ) -> None:
         if checkpoint_every is not None and (out is None or checkpoint_every < 1):
@@ -91,7 +102,9 @@ class Trainer:
         self.checkpoint_every = checkpoint_every
         self.eager = eager
         self.quiet = quiet
-        self._compiled_step = compile(self.step, strict=False)
+        self.scaler = LossScaler() if mixed else None
+        self._totals = asarray(np.zeros(2))  # of this epoch: loss times images, right predictions
+        self._compiled_step = compile(self._tallied_step, strict=False)
         self._settings = self._initial_settings()
 
     def step(self, images: Array, labels: Array) -> tuple[Tensor, Tensor]:
@@ -101,11 +114,25 @@ class Trainer:
         probabilities float32 (N, C) of mixed images.
         """
         self.optimizer.zero_grad()
-        logits = self.model(network_input(images, self.mean, self.std, self.model.dtype))
+        logits = self.model(network_input(images, self.mean, self.std, self._input_dtype))
         loss = self.loss(logits, labels)
-        loss.backward()
-        self.optimizer.step()
+        if self.scaler is None:
+            loss.backward()
+            self.optimizer.step()
+        else:
+            self.scaler.scale(loss).backward()
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
         return loss, logits
+
+    @property
+    def _input_dtype(self) -> Any:
+        return self.model.dtype if self.scaler is None else np.dtype(np.float16)
+
+    def _tallied_step(self, images: Array, labels: Array) -> None:
+        """A step whose figures are added to the totals, where the device can keep them."""
+        loss, logits = self.step(images, labels)
+        run(Tally(), self._totals, loss.data, logits.data, labels)
 
     def fit(
         self,
@@ -128,9 +155,11 @@ class Trainer:
         too. All settings must be as before except `epochs`, `patience` and `checkpoint_every`.
 
         Raises TrainingDiverged when the loss is no longer finite; the last checkpoint stays as it
-        is. On Ctrl-C or SIGTERM, where `out` is given, saves the state after the last whole step
-        and raises TrainingInterrupted. Raises DataError where the checkpoint can not be read, used
-        or written.
+        is. A GPU's loss is looked at some times a second, and the error says which steps were run
+        since the last look. On Ctrl-C or SIGTERM, where `out` is given, saves the state after the
+        last whole step and raises TrainingInterrupted. Raises DataError where the checkpoint can
+        not be read, used or written, and OutOfDeviceMemoryError where a batch is too large for the
+        memory of a GPU; the network is then left after one of the steps before.
         """
         if epochs < 1 or (patience is not None and patience < 1):
             raise ValueError(f"epochs={epochs}, patience={patience}: expected 1 or more")
@@ -140,6 +169,24 @@ class Trainer:
             raise ValueError("fit: the training set gives no batch")
         if resume and self.checkpoint is None:
             raise ValueError("resume=True needs out, the folder of the checkpoint")
+        try:
+            return self._fit(train, validation, epochs, patience, monitor, restore_best, resume)
+        except MemoryError as error:
+            if not lacks_memory(error):
+                raise
+        # Out of the `except`: here nothing holds the arrays of the failed step any more.
+        raise self._out_of_memory(train, validation)
+
+    def _fit(
+        self,
+        train: Loader,
+        validation: Dataset | None,
+        epochs: int,
+        patience: int | None,
+        monitor: Monitor,
+        restore_best: bool,
+        resume: bool,
+    ) -> History:
         with (
             ProgressReport(epochs, quiet=self.quiet) as report,
             Interrupts(enabled=self.checkpoint is not None) as interrupts,
@@ -161,6 +208,50 @@ class Trainer:
             self.model.load_state_dict(run.state.best)
         return run.state.history
 
+    def _evaluator(self, validation: Dataset, train: Loader, eager: bool) -> Evaluator:
+        """What validates after each epoch of `train`."""
+        return Evaluator(
+            self.model,
+            validation,
+            self.mean,
+            self.std,
+            train.batch_size,
+            self.loss,
+            train.workers,
+            eager,
+            self._input_dtype,
+        )
+
+    def _out_of_memory(self, train: Loader, validation: Dataset | None) -> MemoryError:
+        """The error for batches that are too large, after some small steps that change nothing."""
+        self._compiled_step = compile(self._tallied_step, strict=False)
+        self.optimizer.zero_grad()
+        weights, moments = self.model.state_dict(), self.optimizer.state_dict()
+        random = backend.random_state()
+        scale = self.scaler.state_dict() if self.scaler is not None else {}
+
+        def attempt(size: int) -> None:
+            first = Loader(train.dataset, size, augment=train.augment, mix=train.mix, workers=0)
+            batch = next(first.epoch(0))
+            try:
+                self.step(asarray(batch.images), asarray(batch.labels))
+            finally:
+                self.optimizer.zero_grad()
+                self.model.load_state_dict(weights)
+                self.optimizer.load_state_dict(moments)
+                backend.set_random_state(random)
+                if self.scaler is not None:
+                    self.scaler.load_state_dict(scale)
+
+        works = [Work(attempt, 0 if train.drop_last else len(train.dataset))]
+        kept = kept_bytes(train)
+        if validation is not None:
+            evaluator = self._evaluator(validation, train, eager=True)
+            works.append(evaluator.work())
+            kept += kept_bytes(evaluator.feed.loader)
+        size = min(train.batch_size, len(train.dataset))
+        return out_of_memory(size, works, kept, compiled=not self.eager)
+
     def _initial_settings(self) -> dict[str, Any]:
         """What a checkpoint must agree on, from before the first step moved any of it."""
         settings: dict[str, Any] = {
@@ -177,6 +268,8 @@ class Trainer:
             for name, value in group.items():
                 if name != "params":
                     settings[f"{name} of parameter group {number}"] = value
+        if self.scaler is not None:
+            settings["mixed precision"] = True
         if self.scheduler:
             for name, value in vars(self.scheduler).items():
                 if isinstance(value, int | float | str | list | tuple):
@@ -197,10 +290,17 @@ class _Run:
     interrupts: Interrupts
     state: TrainingState = field(default_factory=TrainingState)
     undo: tuple[Arrays, Metadata] | None = None  # the checkpoint from before a long step
+    unread: int = 0  # steps whose figures the device still keeps to itself
+    read_at: float = 0.0
     told_refusal: bool = False
     saved: bool = False  # whether the checkpoint file holds a state of this training
 
     def __post_init__(self) -> None:
+        self.feed = Feed(self.train)
+        self.evaluator = None
+        if self.validation is not None:
+            eager = self.trainer.eager
+            self.evaluator = self.trainer._evaluator(self.validation, self.train, eager)
         self.settings = self.trainer._settings | {
             "classes": self.train.dataset.classes,
             "training images": len(self.train.dataset),
@@ -233,6 +333,7 @@ class _Run:
             trainer.model,
             trainer.optimizer,
             trainer.scheduler,
+            trainer.scaler,
             self.settings,
             steps=len(self.train),
         )
@@ -254,14 +355,24 @@ class _Run:
         began = time.perf_counter() - at.seconds
         step_seconds = math.inf  # not known yet: the first step may have much to prepare
         trainer.model.train()
-        step = trainer.step if trainer.eager else trainer._compiled_step
-        for batch in self.train.epoch(at.epoch - 1, start=at.step):
+        trainer._totals[...] = asarray(np.array([at.loss_sum, at.correct]))
+        step = trainer._tallied_step if trainer.eager else trainer._compiled_step
+        on_cpu = backend_name() == "numpy"
+        self.read_at = time.perf_counter()
+        for batch in self.feed.epoch(at.epoch - 1, start=at.step):
             step_began = time.perf_counter()
-            long = trainer.checkpoint is not None and step_seconds > _LONG_STEP_SECONDS
+            # Here, with the next batch at hand, a GPU rests for the shortest time.
+            if self.unread and step_began - self.read_at > _READ_SECONDS:
+                self.read()
+            long = on_cpu and trainer.checkpoint is not None and step_seconds > _LONG_STEP_SECONDS
             self.undo = self.pack() if long else None
             with nullcontext() if long else self.interrupts.held():
-                loss, logits = step(batch.images, batch.labels)
-                self.count(batch, loss, logits)
+                step(batch.images, batch.labels)
+                at.step += 1
+                self.unread += 1
+                at.seen += len(batch.labels)
+                if on_cpu:
+                    self.read()
                 if trainer.scheduler and trainer.scheduler_every == "step":
                     trainer.scheduler.step()
                 at.seconds = time.perf_counter() - began
@@ -269,9 +380,21 @@ class _Run:
             if not (trainer.eager or self.told_refusal):
                 self.tell_refusal()
             step_seconds = time.perf_counter() - step_began
-            self.report.step(at.step, at.loss_sum / at.seen, at.correct / at.seen, at.seen)
             if trainer.checkpoint_every and at.step % trainer.checkpoint_every == 0:
                 self.save()
+        if self.unread:
+            self.read()
+            at.seconds = time.perf_counter() - began
+
+    def read(self) -> None:
+        """Fetch the epoch's figures up to now from the device, and show them."""
+        at = self.state.position
+        loss_sum, correct = to_numpy(self.trainer._totals).tolist()
+        if not math.isfinite(loss_sum):
+            raise self.diverged(f"the loss is {loss_sum}", steps=self.unread)
+        at.loss_sum, at.correct = loss_sum, int(correct)
+        self.unread, self.read_at = 0, time.perf_counter()
+        self.report.step(at.step, at.loss_sum / at.seen, at.correct / at.seen, at.seen)
 
     def tell_refusal(self) -> None:
         """Say once where a step cannot be compiled, and why."""
@@ -279,33 +402,13 @@ class _Run:
             self.report.say(f"steps run op by op, not compiled: {refusal}")
             self.told_refusal = True
 
-    def count(self, batch: Batch, loss: Tensor, logits: Tensor) -> None:
-        """Add a step to the running figures of the epoch."""
-        at, value = self.state.position, loss.item()
-        at.step += 1
-        if not math.isfinite(value):
-            raise self.diverged(f"the loss is {value}")
-        at.loss_sum += value * len(batch.labels)
-        labels = batch.labels if batch.labels.ndim == 1 else batch.labels.argmax(axis=1)  # mixed
-        at.correct += int((to_numpy(logits).argmax(axis=1) == labels).sum())
-        at.seen += len(batch.labels)
-
     def end_epoch(self) -> None:
         """Validate, add a row to the history, move the schedule on, and save."""
         trainer, state, at = self.trainer, self.state, self.state.position
         began = time.perf_counter()
         val_loss = val_accuracy = None
-        if self.validation is not None:
-            result = evaluate(
-                trainer.model,
-                self.validation,
-                trainer.mean,
-                trainer.std,
-                self.train.batch_size,
-                trainer.loss,
-                self.train.workers,
-                trainer.eager,
-            )
+        if self.evaluator is not None:
+            result = self.evaluator.run()
             val_loss, val_accuracy = result.loss, result.accuracy
             if not math.isfinite(val_loss):
                 raise self.diverged(f"the validation loss is {val_loss}")
@@ -331,8 +434,17 @@ class _Run:
         self.save()
 
     def pack(self) -> tuple[Arrays, Metadata]:
+        if self.unread:
+            self.read()
         trainer = self.trainer
-        return pack(trainer.model, trainer.optimizer, trainer.scheduler, self.state, self.settings)
+        return pack(
+            trainer.model,
+            trainer.optimizer,
+            trainer.scheduler,
+            trainer.scaler,
+            self.state,
+            self.settings,
+        )
 
     def save(self) -> None:
         """Write the checkpoint, unless a weight is no longer finite."""
@@ -354,11 +466,13 @@ class _Run:
             "go on with --resume (resume=True)"
         )
 
-    def diverged(self, what: str) -> TrainingDiverged:
+    def diverged(self, what: str, steps: int = 1) -> TrainingDiverged:
+        """The error for what was found after a step, or after so many."""
         at, checkpoint = self.state.position, self.trainer.checkpoint
         lr = self.trainer.optimizer.param_groups[0]["lr"]
+        where = f"step {at.step}" if steps <= 1 else f"steps {at.step - steps + 1} to {at.step}"
         return TrainingDiverged(
-            f"epoch {at.epoch}, step {at.step}: {what} (learning rate {lr:g})"
+            f"epoch {at.epoch}, {where}: {what} (learning rate {lr:g})"
             + (f"; {checkpoint} keeps the last good state" if self.saved else "")
         )
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from tinyconv import models
-from tinyconv.backend import Array, to_numpy
+from tinyconv.backend import Array, backend_name, to_numpy
 from tinyconv.compiler import compile
 from tinyconv.data import Dataset, Loader
 from tinyconv.data.progress import with_progress
@@ -30,8 +30,9 @@ from tinyconv.optim.lr_scheduler import CosineAnnealingLR
 from tinyconv.tensor import Tensor, no_grad
 from tinyconv.train.checkpoint import unfinished
 from tinyconv.train.evaluation import network_input
+from tinyconv.train.feed import Feed
 from tinyconv.train.history import History
-from tinyconv.train.settings import Settings
+from tinyconv.train.settings import Settings, default_workers
 from tinyconv.train.trainer import Trainer
 
 
@@ -61,7 +62,7 @@ def extract_features(
     mean: Sequence[float],
     std: Sequence[float],
     batch_size: int = 32,
-    workers: int = 2,
+    workers: int | None = None,
 ) -> Features:
     """Run `body` in eval mode, without gradients, over every image of `dataset`, once.
 
@@ -76,11 +77,13 @@ def extract_features(
     def forward(images: Array) -> Tensor:
         return body(network_input(images, mean, std, body.dtype))
 
+    workers = default_workers(backend_name()) if workers is None else workers
     loader = Loader(dataset, batch_size, workers=workers)
+    batches = with_progress(Feed(loader, keep=False).epoch(0), len(loader), "Computing features")
     features: np.ndarray | None = None
     try:
         with no_grad():
-            for batch in with_progress(loader.epoch(0), len(loader), "Computing features"):
+            for batch in batches:
                 part = to_numpy(forward(batch.images))
                 if features is None:
                     features = np.empty((len(dataset), *part.shape[1:]), part.dtype)
@@ -120,7 +123,7 @@ def cached_features(
     except DataError:
         pass  # none yet, or a damaged one: it is made anew
     made = {
-        name: extract_features(body, part, mean, std, settings.batch_size, settings.workers)
+        name: extract_features(body, part, mean, std, settings.batch_size, settings.threads)
         for name, part in sets.items()
     }
     make_folder(path.parent)
@@ -209,6 +212,7 @@ def train_head(
         out=out,
         checkpoint_every=settings.checkpoint_every,
         eager=settings.eager,
+        mixed=settings.mixed,
     )
     history = trainer.fit(
         Loader(features["train"], settings.batch_size, shuffle=True, seed=settings.seed),

@@ -323,6 +323,9 @@ static inline uint32_t to_tf32(float f) {
 static inline void copy_async_16(void *shared, const void *global, bool valid) {
     emulated::emulated_copy(shared, global, 16, valid);
 }
+static inline void copy_async_16_cached(void *shared, const void *global, bool valid) {
+    emulated::emulated_copy(shared, global, 16, valid);
+}
 static inline void copy_async_8(void *shared, const void *global, bool valid) {
     emulated::emulated_copy(shared, global, 8, valid);
 }

@@ -109,7 +109,7 @@ def test_a_plan_covers_the_product(M, N, steps):
     assert cut.tiles == -(-M // cut.tile.m) * -(-N // cut.tile.n)
     assert 1 <= cut.splits <= max(steps, 1)
     for along in [(True, True), (True, False), (False, False)]:
-        assert cut.shared(*along, 4096) <= gemm._SHARED
+        assert cut.shared(*along, 4096) <= 227 * 1024  # what a block may have
 
 
 def test_a_large_product_fills_the_machine_and_a_small_one_takes_one_launch():

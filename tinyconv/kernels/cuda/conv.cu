@@ -7,17 +7,19 @@
 //
 // The matrix X would have KH * KW times the numbers of x. Here its tiles are gathered from x when a
 // block needs them, 16 bytes (4 or 8 channels of a pixel) at a time where C allows it. A table in
-// shared memory says for each row of a tile where its window begins; along k a thread walks from tap
-// to tap by additions.
+// shared memory says for each row of a tile where its window begins; along k a thread walks from
+// tap to tap by additions.
 //
-// gx is the same product with gy in the place of x: pixel h of x was seen by the windows
-// i = (h + padding - u * dilation) / stride, for those taps u for which that is whole. Pixels of one
-// residue of h (and w) modulo the stride have the same taps, so every residue is a convolution of
-// its own, whose windows walk over gy in steps of one pixel: blocks of all residues run together.
+// gx is the same product with gy in the place of x: pixel h of x was seen by the windows i = (h +
+// padding - u * dilation) / stride, for those taps u for which that is whole. Pixels of one residue
+// of h (and w) modulo the stride have the same taps, so every residue is a convolution of its own,
+// whose windows walk over gy in steps of one pixel: blocks of all residues run together.
 //
 // The third direction, gw, is in conv_weights.cu.
 //
 // Constants: TX, the type of images; NUMBER, that of tiles (the same); TW, of w as it is read.
+// CACHED_X: x goes through the first cache, where the next taps find it. With wide tiles the
+// weights are most of the traffic, and the cache has no room beside the tiles.
 #include "gemm.cuh"
 #include "finish.cuh"
 #include "starts.cuh"
@@ -31,7 +33,8 @@ struct Axis {
     int tap, tap_step;   // which of w's taps these are: tap, tap + tap_step, ...
 };
 
-__device__ __forceinline__ Axis forward_axis(int OH, int KH, int stride, int padding, int dilation) {
+__device__ __forceinline__ Axis forward_axis(int OH, int KH, int stride, int padding,
+                                             int dilation) {
     return {OH, 0, 1, -padding, stride, KH, dilation, 0, 1};
 }
 
@@ -52,8 +55,9 @@ __device__ __forceinline__ Axis backward_axis(int H, int KH, int stride, int pad
     return {windows, first, stride, from, 1, taps, -dilation / divisor, tap, tap_step};
 }
 
-// Where a thread's unit stands on k = (u, v, c), and how it goes on by DEPTH. WHOLE: C is a multiple
-// of DEPTH; then all taps of DEPTH channels come one after the other, which read the same pixels.
+// Where a thread's unit stands on k = (u, v, c), and how it goes on by DEPTH. WHOLE: C is a
+// multiple of DEPTH; then all taps of DEPTH channels come one after the other, which read the same
+// pixels.
 struct Walk {
     int u, v, c, taps_h, taps_w, C, du, dv, dc;
 
@@ -104,8 +108,8 @@ struct Windows {
             int row = Mine::line(pass);
             Start start = starts[row];
             bool valid = inside & start.inside(h, w, H, W);
-            copy<Mine::COUNT>(tile + Tile<ALONG, ROWS>::at(row, Mine::place()),
-                              x + (start.number + number), valid);
+            copy<Mine::COUNT, CACHED_X>(tile + Tile<ALONG, ROWS>::at(row, Mine::place()),
+                                        x + (start.number + number), valid);
         }
         walk.advance();
     }

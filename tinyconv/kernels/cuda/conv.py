@@ -186,7 +186,8 @@ def _convolve(
         shared=cut.shared(True, True, cut.tile.m * 12 + cut.tile.n * 8),
         **cut.constants, NUMBER=number, TX=number, TW=type_name(w), EXACT=exact(x),
         BACKWARD=backward, WHOLE=C % depth == 0, UNIT_X=unit(x, C), UNIT_W=unit_w,
-        ROUNDED_W=rounded, VECTOR=together // y.dtype.itemsize,
+        ROUNDED_W=rounded, CACHED_X=taps > 1 and cut.tile.n <= 64,
+        VECTOR=together // y.dtype.itemsize,
     )  # fmt: skip
     if parts is not None:
         sum_product(y, O, parts, finish)

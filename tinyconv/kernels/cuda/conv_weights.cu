@@ -26,9 +26,10 @@ struct Columns {
     Start *starts;  // STAGES times DEPTH of them
     int H, W, C, OH, OW, stride_h, stride_w, padding_h, padding_w, pixels;
     int h, w, number;  // how far from the window's start the thread's unit lies
-    bool inside;
-    int pixel, n, i, j;      // the pixel (n, i, j) that thread k < DEPTH puts into the table next
-    int over_i, over_j, over_n;  // how far it is to that of the next step, DEPTH pixels on
+    bool inside;       // whether it is one of the K numbers of a window
+    // The pixel (n, i, j) that thread k < DEPTH puts into the table next, and how far it is from
+    // there to that of the step after, DEPTH pixels on.
+    int pixel, n, i, j, over_n, over_i, over_j;
 
     __device__ __forceinline__ void begin(int step) {
         pixel = step * DEPTH + threadIdx.x;
@@ -94,15 +95,16 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 
     size_t skipped = static_cast<size_t>(part) * part_size;
     if (adds && m0 + threadIdx.x < O) gb[skipped + m0 + threadIdx.x] = sum;
-    for_each_vector<VECTOR>(sums_of_tile, [&](int row, int column, const Vector<float, VECTOR> &sums) {
+    auto put = [&](int row, int column, const Vector<float, VECTOR> &numbers) {
         int o = m0 + row, k = n0 + column;
         if (o >= O || k >= K) return;
         if (splits > 1) {
-            write(gw + skipped + o * K + k, sums);
+            write(gw + skipped + o * K + k, numbers);
             return;
         }
 #pragma unroll
         for (int e = 0; e < VECTOR; e++)
-            gw[(o * C + (k + e) % C) * (KH * KW) + (k + e) / C] = sums.at[e];
-    });
+            gw[(o * C + (k + e) % C) * (KH * KW) + (k + e) / C] = numbers.at[e];
+    };
+    for_each_vector<VECTOR>(sums_of_tile, put);
 }

@@ -63,6 +63,12 @@ __device__ __forceinline__ void copy_async_16(void *shared, const void *global, 
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(global),
                  "r"(valid ? 16 : 0) : "memory");
 }
+// The same through the first cache, for what this or a neighbouring block soon reads again.
+__device__ __forceinline__ void copy_async_16_cached(void *shared, const void *global, bool valid) {
+    uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(global),
+                 "r"(valid ? 16 : 0) : "memory");
+}
 __device__ __forceinline__ void copy_async_8(void *shared, const void *global, bool valid) {
     uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
     asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(address), "l"(global),

@@ -1,9 +1,9 @@
 // What comes before and after a product: the weights in its order, and the sum of its parts.
 //
-// Where the sum over k was split among blocks, each part holds the sums over one stretch of k (float32). Here they are added up, always in the
-// same order, so that the result is the same at every run. A block has 32 neighbouring numbers of
-// the result and 8 groups of threads, each of which reads every 8th part of them; every part is read
-// once, the result written once.
+// Where the sum over k was split among blocks, each part holds the sums over one stretch of k
+// (float32). Here they are added up, always in the same order, so that the result is the same at
+// every run. A block has 32 neighbouring numbers of the result and 8 groups of threads, each of
+// which reads every 8th part of them; every part is read once, the result written once.
 #include "finish.cuh"
 
 constexpr int GROUPS = 8;

@@ -55,8 +55,9 @@ struct Share {
 };
 
 // A unit from global to shared memory, zeros where not `valid`. It goes on in the background, but
-// not where the type changes or 2 bytes are alone: that the hardware cannot do.
-template <int COUNT, typename S>
+// not where the type changes or 2 bytes are alone: that the hardware cannot do. CACHED: it is
+// likely to be read again soon.
+template <int COUNT, bool CACHED = false, typename S>
 __device__ __forceinline__ void copy(NUMBER *to, const S *from, bool valid) {
     constexpr int BYTES = COUNT * sizeof(NUMBER);
     if constexpr (!same<S, NUMBER> || BYTES < 4) {
@@ -70,6 +71,8 @@ __device__ __forceinline__ void copy(NUMBER *to, const S *from, bool valid) {
         copy_async_4(to, from, valid);
     } else if constexpr (BYTES == 8) {
         copy_async_8(to, from, valid);
+    } else if constexpr (CACHED) {
+        copy_async_16_cached(to, from, valid);
     } else {
         copy_async_16(to, from, valid);
     }
@@ -192,9 +195,9 @@ template <class A, class B>
 struct Sums {
     float at[WARP_M / 16][WARP_N / 8][4] = {};
 
-    // The registers of a product for rows r.. (16) of a tile and k.. (32 bytes): of four 8x8 pieces,
-    // first those of all rows, for a; first those of all k's, for b, whose columns 8 to 15 belong to
-    // another product.
+    // The registers of a product for 16 rows from r on and 32 bytes of k's from k on: four pieces
+    // of 8x8 (or 8x4), first those of all rows, for a; or first those of all k's, for b, whose
+    // columns 8 to 15 belong to another product.
     template <class Operand, bool ROWS_FIRST>
     static __device__ __forceinline__ void load(uint32_t (&to)[4], const NUMBER *tile, int r,
                                                 int k) {
@@ -257,7 +260,7 @@ struct Sums {
 
 #endif
 
-// Bytes of shared memory that multiply() takes: the ring of both operands' tiles, then the result's.
+// Bytes of shared memory that multiply() takes: the ring of tiles, then the tile of the result.
 template <class A, class B>
 constexpr int RING =
     STAGES * (Tile<A::ALONG, A::ROWS>::NUMBERS + Tile<B::ALONG, B::ROWS>::NUMBERS) * sizeof(NUMBER);

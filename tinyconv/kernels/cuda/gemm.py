@@ -13,7 +13,6 @@ from tinyconv.kernels.cuda.layout import contiguous, empty
 
 LINE = 128  # bytes of k in a step, see gemm.cuh
 _PROCESSORS = 132  # of an H100; with fewer, the same tiles are good enough
-_SHARED = 227 * 1024  # bytes of shared memory of each
 LONGEST = 32_768  # terms of a sum in one accumulator: more would lose digits
 
 

@@ -87,12 +87,12 @@ def empty_registry(monkeypatch):
 def backend(request):
     """Runs the test on every array library that works here, to float32's precision.
 
-    The emulator leaves the kernels out where Hypothesis chooses settings: each of them would have
-    to be compiled. tests/kernels/cuda tests them.
+    CuPy's kernels are left out where Hypothesis chooses settings: each of them would have to be
+    compiled. tests/kernels/cuda tests them.
     """
     drawn = getattr(request.function, "is_hypothesis_test", False)
     kernels = _backend.kernels_wanted()
-    by_reference = request.param == "cupy" and _EMULATED and drawn
+    by_reference = request.param == "cupy" and drawn
     tinyconv.use_backend(request.param, kernels=kernels and not by_reference, precision="float32")
     yield request.param
     tinyconv.use_backend("numpy", kernels=kernels, precision="tf32")
@@ -107,3 +107,9 @@ def cuda():
     tinyconv.use_backend("cupy", kernels=True, precision="tf32")
     yield _backend.xp()
     tinyconv.use_backend("numpy", kernels=kernels)
+
+
+@pytest.fixture
+def on_device():
+    """Whether CuPy computes on a GPU, and not on the emulator."""
+    return not _LACKING and not _EMULATED

@@ -19,10 +19,15 @@ from typing import Any
 
 from tinyconv.backend import Array, xp
 from tinyconv.compiler.memory import Lifetime, place
-from tinyconv.compiler.record import Call, Value, values
+from tinyconv.compiler.record import Call, CompileError, Value, values
 from tinyconv.op import choose
 
 _ALIGNMENT = 256  # bytes: as the device's own allocator does
+
+_OTHER_MEMORY = (
+    "the step needs other memory than when it was tried on copies of its weights: is one of them a "
+    "view with gaps, or not aligned to 16 bytes?"
+)
 
 
 class GraphPlan:
@@ -49,7 +54,9 @@ class GraphPlan:
             rehearsal, copies = _Rehearsal(), _copies(self._held)
             with xp().cuda.using_allocator(rehearsal.malloc):
                 self._execute(copies, rehearsal)
-        self._offsets, size = place(rehearsal.lifetimes, _ALIGNMENT)
+        offsets, size = place(rehearsal.lifetimes, _ALIGNMENT)
+        sizes = [lifetime.size for lifetime in rehearsal.lifetimes]
+        self._places = list(zip(offsets, sizes, strict=True))
         del rehearsal, copies
         pool.free_all_blocks()
         self.memory = xp().empty(size, xp().uint8)
@@ -65,7 +72,8 @@ class GraphPlan:
     def milliseconds(self, repeats: int = 20) -> list[float]:
         """How long each call takes: medians of the device's clock, each call a graph of its own.
 
-        It runs on copies of the weights, and no result changes.
+        It runs on copies of the weights, and no result changes. Where a call takes less time than the
+        host needs to launch it, some microseconds, it is that which shows.
         """
         if not self.runs:
             return [math.nan] * len(self.calls)
@@ -116,10 +124,11 @@ class GraphPlan:
     ) -> tuple[list[Any], dict[Value, Array]]:
         """The step as graphs, and one for each call if wanted, and the arrays that are kept."""
         with _Settled(self._stream):
-            capture = _Capture(self._stream, self.memory, self._offsets, each_call)
+            capture = _Capture(self._stream, self.memory, self._places, each_call)
             try:
                 with xp().cuda.using_allocator(capture.malloc):
                     arrays = self._execute(given, capture)
+                capture.check_end()
             finally:
                 capture.close()
         return capture.segments, arrays
@@ -245,12 +254,17 @@ class _Rehearsal:
 class _Capture:
     """Captures what is launched, instead of computing it.
 
-    Array number i lies at its offset in `memory`. With each_call, every call is a graph by itself.
+    Array number i lies at its place in `memory`, an offset and a size in bytes. Raises CompileError
+    where the step asks for other arrays than in its rehearsal, as it may for a weight that is not
+    aligned, or has gaps, which its copy there had not. With each_call, every call is a graph by
+    itself.
     """
 
-    def __init__(self, stream: Any, memory: Array, offsets: list[int], each_call: bool) -> None:
+    def __init__(
+        self, stream: Any, memory: Array, places: list[tuple[int, int]], each_call: bool
+    ) -> None:
         self.segments: list[Any] = []
-        self._stream, self._memory, self._offsets = stream, memory, iter(offsets)
+        self._stream, self._memory, self._places = stream, memory, iter(places)
         self._each_call, self._capturing = each_call, False
 
     def begin(self, number: int, captured: bool) -> None:
@@ -261,7 +275,15 @@ class _Capture:
             self._capturing = True
 
     def malloc(self, size: int) -> Any:
-        return _pointer(self._memory.data.ptr + next(self._offsets), size, self._memory)
+        offset, planned = next(self._places, (0, 0))
+        if max(size, 1) != planned:
+            raise CompileError(_OTHER_MEMORY)
+        return _pointer(self._memory.data.ptr + offset, size, self._memory)
+
+    def check_end(self) -> None:
+        """Raises CompileError where the rehearsal made more arrays."""
+        if next(self._places, None) is not None:
+            raise CompileError(_OTHER_MEMORY)
 
     def by_reference(self, compute: Callable[[], Any], results: tuple[Any, ...]) -> list[Any]:
         fresh = _fresh(results)

@@ -125,9 +125,6 @@ class ndarray:
     def __int__(self):
         return int(self.get())
 
-    def __index__(self):
-        return self.get().__index__()
-
     def __bool__(self):
         return bool(self.get())
 
@@ -224,6 +221,7 @@ for _name, _ufunc in {
     setattr(ndarray, f"__{_name}__", _operator(_ufunc))
     setattr(ndarray, f"__r{_name}__", _operator(_ufunc, swapped=True))
     setattr(ndarray, f"__i{_name}__", _operator(_ufunc, in_place=True))
+del ndarray.__imatmul__  # CuPy's arrays have none
 for _name, _ufunc in {
     "eq": numpy.equal, "ne": numpy.not_equal, "lt": numpy.less, "le": numpy.less_equal,
     "gt": numpy.greater, "ge": numpy.greater_equal,

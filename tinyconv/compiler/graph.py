@@ -72,8 +72,8 @@ class GraphPlan:
     def milliseconds(self, repeats: int = 20) -> list[float]:
         """How long each call takes: medians of the device's clock, each call a graph of its own.
 
-        It runs on copies of the weights, and no result changes. Where a call takes less time than the
-        host needs to launch it, some microseconds, it is that which shows.
+        It runs on copies of the weights, and no result changes. Calls that take less time than the
+        host needs to launch them, some microseconds, show that.
         """
         if not self.runs:
             return [math.nan] * len(self.calls)

@@ -10,9 +10,9 @@ from tinyconv import models
 from .compare import error
 
 # The type of the images, how float32 is multiplied, and the errors allowed of the logits and of all
-# gradients together. Where rounding puts a value on the other side of a ReLU, or makes another pixel
-# the largest, a gradient takes another way: with four images a few such turns are percents. What
-# each op may err is in the tests of its own.
+# gradients together. Where rounding puts a value on the other side of a ReLU, or makes another
+# pixel the largest, a gradient takes another way: with four images a few such turns are percents.
+# What each op may err is in the tests of its own.
 MODES = {
     "float32": (np.float32, "float32", 1e-5, 1e-5),
     "tf32": (np.float32, "tf32", 5e-3, 0.15),

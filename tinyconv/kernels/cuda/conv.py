@@ -102,40 +102,36 @@ def implicit_gemm(op, xp, x, w, b):
     return _outputs(op, x, w, Finish(b=None if b is None else contiguous(b))), (x, w)
 
 
-def norm_follows(op, x, w, mean, residual):
+def norm_follows(op, xp, x, w, weight, bias, mean, var, residual=None):
     """Whether norm and residual fit the output of the convolution."""
     y = Geometry.of(op.conv, x.shape, w.shape)
     same = (y.N, y.O, y.OH, y.OW)
     return (
         not op.norm.training
+        and float32(xp, weight, bias, mean, var)
         and mean.shape == (y.O,)
         and (residual is None or (residual.dtype == x.dtype and residual.shape == same))
     )
 
 
-def _forward_with_norm(op, xp, x, w, b, weight, bias, mean, var, residual=None):
-    return (
-        _forward(op.conv, xp, x, w, b)
-        and float32(xp, weight, bias, mean, var)
-        and norm_follows(op, x, w, mean, residual)
-    )
+def _forward_with_norm(op, xp, x, w, b, *norm):
+    return _forward(op.conv, xp, x, w, b) and norm_follows(op, xp, x, w, *norm)
 
 
-def finish_with_norm(op, b, weight, bias, mean, var, residual):
+def finish_with_norm(op, b, weight, bias, mean, var, residual=None):
     """Norm, residual and activation as a kernel of a convolution takes them."""
     vectors = (b, weight, bias, mean, var)
     b, weight, bias, mean, var = (None if v is None else contiguous(v) for v in vectors)
     residual = None if residual is None else channels_last(residual)
     low = -np.inf if op.relu is None else 0.0
     high = 6.0 if isinstance(op.relu, ReLU6) else np.inf
-    return Finish(residual, b, weight, bias, mean, var, op.norm.eps, low, high)
+    return Finish(residual, b, weight, bias, mean, var, float(op.norm.eps), low, high)
 
 
 @register(ConvNormReLU, "forward", _forward_with_norm)
-def implicit_gemm_with_norm(op, xp, x, w, b, weight, bias, mean, var, residual=None):
+def implicit_gemm_with_norm(op, xp, x, w, *norm):
     """Convolution, norm, residual and activation, all before a number of y is written."""
-    finish = finish_with_norm(op, b, weight, bias, mean, var, residual)
-    return _outputs(op.conv, x, w, finish), ()
+    return _outputs(op.conv, x, w, finish_with_norm(op, *norm)), ()
 
 
 def _outputs(op, x, w, finish):
@@ -186,7 +182,7 @@ def _convolve(
         shared=cut.shared(True, True, cut.tile.m * 12 + cut.tile.n * 8),
         **cut.constants, NUMBER=number, TX=number, TW=type_name(w), EXACT=exact(x),
         BACKWARD=backward, WHOLE=C % depth == 0, UNIT_X=unit(x, C), UNIT_W=unit_w,
-        ROUNDED_W=rounded, CACHED_X=taps > 1 and cut.tile.n <= 64,
+        ROUNDED_W=rounded, CACHED_X=taps > 1 and cut.tile.cached,
         VECTOR=together // y.dtype.itemsize,
     )  # fmt: skip
     if parts is not None:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from tinyconv.backend import Array
-from tinyconv.kernels.cuda.conv import Geometry
+from tinyconv.kernels.cuda.conv import Geometry, finish_with_norm, norm_follows
+from tinyconv.kernels.cuda.gemm import Finish
 from tinyconv.kernels.cuda.launch import ceil_div, launch, type_name
 from tinyconv.kernels.cuda.layout import channels_last, contiguous, empty, empty_images
 from tinyconv.kernels.cuda.sums import REDUCING_BLOCKS, channel_sums, cut, vector_width
 from tinyconv.kernels.cuda.when import float32, floats
 from tinyconv.kernels.fused import ConvNormReLU, PaddedConv2d
 from tinyconv.op import register
-from tinyconv.ops.activation import ReLU6
 from tinyconv.ops.conv import Conv2d
 
 _THREADS = 256
@@ -57,12 +55,12 @@ def _sizes(g: Geometry) -> tuple[int, ...]:
 
 # Forward ------------------------------------------------------------------------------------------
 
-_NO_FINISH = (None, None, None, None, None, None, 0.0, -np.inf, np.inf)
 
-
-def _convolve(g: Geometry, x: Array, w: Array, y: Array, finish, turned: bool = False) -> None:
-    """y = finish(w * x); finish: residual, b, norm's four vectors, eps, lowest and highest y."""
-    V = vector_width(g.C, *(a for a in (x, finish[0]) if a is not None))
+def _convolve(
+    g: Geometry, x: Array, w: Array, y: Array, finish: Finish, turned: bool = False
+) -> None:
+    """y = finish(w * x), with windows turned by half a turn where wanted."""
+    V = vector_width(g.C, *(a for a in (x, finish.residual) if a is not None))
     constants = _constants(g, x, V)
     rows = g.N * g.OH * ceil_div(g.OW, constants["STRIP"])
     grid, lanes = cut(rows, g.C, V, _THREADS, REDUCING_BLOCKS)
@@ -83,31 +81,17 @@ def _outputs(op, x, w, finish):
 @register(PaddedConv2d, "forward", _forward)
 def depthwise(op, xp, x, w, b):
     """Conv2d forward."""
-    b = None if b is None else contiguous(b)
-    return _outputs(op, x, w, (None, b, *_NO_FINISH[2:])), (x, w)
+    return _outputs(op, x, w, Finish(b=None if b is None else contiguous(b))), (x, w)
 
 
-def _norm_follows(op, xp, x, w, b, weight, bias, mean, var, residual=None):
-    return (
-        _forward(op.conv, xp, x, w, b)
-        and not op.norm.training
-        and float32(xp, weight, bias, mean, var)
-        and (residual is None or residual.dtype == x.dtype)
-    )
+def _forward_with_norm(op, xp, x, w, b, *norm):
+    return _forward(op.conv, xp, x, w, b) and norm_follows(op, xp, x, w, *norm)
 
 
-@register(ConvNormReLU, "forward", _norm_follows)
-def depthwise_with_norm(op, xp, x, w, b, weight, bias, mean, var, residual=None):
+@register(ConvNormReLU, "forward", _forward_with_norm)
+def depthwise_with_norm(op, xp, x, w, *norm):
     """Convolution, norm, residual and activation, all before a number of y is written."""
-    low, high = (-np.inf, np.inf) if op.relu is None else (0.0, np.inf)
-    if isinstance(op.relu, ReLU6):
-        high = 6.0
-    finish = (
-        None if residual is None else channels_last(residual),
-        *(None if v is None else contiguous(v) for v in (b, weight, bias, mean, var)),
-        float(op.norm.eps), low, high,
-    )  # fmt: skip
-    return _outputs(op.conv, x, w, finish), ()
+    return _outputs(op.conv, x, w, finish_with_norm(op, *norm)), ()
 
 
 # Backward -----------------------------------------------------------------------------------------
@@ -131,7 +115,7 @@ def _gradient(g: Geometry, gy: Array, w: Array) -> Array:
     gx = empty_images(g.N, g.C, g.H, g.W, gy.dtype)
     if (g.sh, g.sw) == (1, 1):  # as forward, with the window turned by half a turn
         ph, pw = g.dh * (g.KH - 1) - g.ph, g.dw * (g.KW - 1) - g.pw
-        _convolve(g.turned()._replace(ph=ph, pw=pw), gy, w, gx, _NO_FINISH, turned=True)
+        _convolve(g.turned()._replace(ph=ph, pw=pw), gy, w, gx, Finish(), turned=True)
         return gx
     V, rows = vector_width(g.C, gy), g.N * g.H * g.W
     grid, lanes = cut(rows, g.C, V, _THREADS, 2 * REDUCING_BLOCKS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextvars import ContextVar
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -20,6 +22,7 @@ class Tile(NamedTuple):
     """Rows and columns of a block's tile, those of each warp's part, and steps in the ring.
 
     blocks: how many are to run on a multiprocessor at once; bounds the registers of a thread.
+    cached: whether a convolution's x goes through the first cache, for windows that overlap.
     """
 
     m: int
@@ -28,6 +31,7 @@ class Tile(NamedTuple):
     warp_n: int
     stages: int
     blocks: int
+    cached: bool
 
     @property
     def threads(self) -> int:
@@ -53,18 +57,18 @@ class Tile(NamedTuple):
 
 
 TILES = (
-    Tile(256, 128, 64, 64, 4, 1),
-    Tile(128, 128, 64, 64, 3, 2),
-    Tile(128, 64, 64, 32, 3, 3),
-    Tile(64, 128, 32, 64, 3, 3),
-    Tile(64, 64, 32, 32, 3, 4),
-    Tile(128, 32, 32, 32, 3, 3),
-    Tile(32, 128, 32, 32, 3, 3),
-    Tile(64, 32, 32, 16, 4, 4),
-    Tile(32, 64, 16, 32, 4, 4),
-    Tile(128, 16, 32, 16, 3, 4),
-    Tile(64, 16, 16, 16, 4, 5),
-    Tile(32, 32, 16, 16, 4, 5),
+    Tile(256, 128, 64, 64, 4, 1, False),
+    Tile(128, 128, 64, 64, 3, 2, False),
+    Tile(128, 64, 64, 32, 3, 3, True),
+    Tile(64, 128, 32, 64, 3, 3, False),
+    Tile(64, 64, 32, 32, 3, 4, True),
+    Tile(128, 32, 32, 32, 3, 3, True),
+    Tile(32, 128, 32, 32, 3, 3, False),
+    Tile(64, 32, 32, 16, 4, 4, True),
+    Tile(32, 64, 16, 32, 4, 4, True),
+    Tile(128, 16, 32, 16, 3, 4, True),
+    Tile(64, 16, 16, 16, 4, 5, True),
+    Tile(32, 32, 16, 16, 4, 5, True),
 )
 
 # Orders of magnitude, in cycles of a multiprocessor: a step that waits for memory, what a block
@@ -80,6 +84,13 @@ class Plan(NamedTuple):
     tiles: int
     splits: int
 
+    @classmethod
+    def of(cls, tile: Tile, splits: int, M: int, N: int, steps: int) -> Plan:
+        """The plan with this tile and so many parts of the sum."""
+        # With hardly a step to copy ahead, memory is better used by more blocks.
+        stages = 2 if ceil_div(steps, splits) <= 2 else tile.stages
+        return cls(tile, stages, ceil_div(M, tile.m) * ceil_div(N, tile.n), splits)
+
     @property
     def constants(self) -> dict[str, int]:
         return self.tile.constants(self.stages)
@@ -92,13 +103,20 @@ class Plan(NamedTuple):
 
 
 @cache
-def plan(
-    M: int, N: int, steps: int, batch: int = 1, fewest_splits: int = 1, may_split: bool = True
+def fastest(
+    M: int,
+    N: int,
+    steps: int,
+    batch: int,
+    fewest_splits: int,
+    may_split: bool,
+    tiles: tuple[Tile, ...] = TILES,
 ) -> Plan:
     """The fastest way to cut `batch` products, by a rough model of the machine."""
 
-    def cycles(tile: Tile, splits: int) -> float:
-        each, blocks = ceil_div(steps, splits), tiles(tile) * batch * splits
+    def cycles(plan: Plan) -> float:
+        tile, _, count, splits = plan
+        each, blocks = ceil_div(steps, splits), count * batch * splits
         in_turn = ceil_div(blocks, _PROCESSORS)
         products, results = in_turn * each * tile.cycles, in_turn * tile.m * tile.n * _NUMBER
         waits = ceil_div(blocks, _PROCESSORS * tile.blocks) * (each * _STEP + _BLOCK)
@@ -107,21 +125,23 @@ def plan(
         adding = _LAUNCH + splits * (10 + M * N * _NUMBER * 2 / _PROCESSORS)
         return max(busy, waits) + min(busy, waits) / 4 + (adding if splits > 1 else 0)
 
-    def tiles(tile: Tile) -> int:
-        return ceil_div(M, tile.m) * ceil_div(N, tile.n)
-
     most = max(steps, fewest_splits) if may_split else 1
-    ways = [(tile, splits) for tile in TILES for splits in _SPLITS if splits <= most]
-    tile, splits = min(
-        (way for way in ways if way[1] >= min(fewest_splits, _SPLITS[-1])),
-        key=lambda way: cycles(*way),
-    )
-    # With hardly a step to copy ahead, memory is better used by more blocks.
-    stages = 2 if ceil_div(steps, splits) <= 2 else tile.stages
-    return Plan(tile, stages, tiles(tile), splits)
+    fewest = min(fewest_splits, _SPLITS[-1])
+    counts = [splits for splits in _SPLITS if fewest <= splits <= most]
+    return min((Plan.of(t, s, M, N, steps) for t in tiles for s in counts), key=cycles)
 
 
 _SPLITS = (*range(1, 33), *range(34, 64, 2), *range(64, 128, 4), *range(128, 513, 16))
+
+# What `plan` asks; another function in this place measures other ways (benchmarks/tiles.py).
+planner: ContextVar[Callable[..., Plan]] = ContextVar("planner", default=fastest)
+
+
+def plan(
+    M: int, N: int, steps: int, batch: int = 1, fewest_splits: int = 1, may_split: bool = True
+) -> Plan:
+    """How to cut `batch` products of M x N that sum over `steps` steps."""
+    return planner.get()(M, N, steps, batch, fewest_splits, may_split)
 
 
 class Finish(NamedTuple):

@@ -112,6 +112,15 @@ def test_a_plan_covers_the_product(M, N, steps):
         assert cut.shared(*along, 4096) <= 227 * 1024  # what a block may have
 
 
+@pytest.mark.parametrize("memory", [99, 163, 227])  # KB: GeForce, A100, H100
+def test_tiles_fit_into_the_memory_of_smaller_cards(memory):
+    tiles = gemm.tiles_in(memory * 1024)
+    assert {tile.m for tile in tiles} >= {32, 64, 128}
+    for tile in tiles:
+        cut = gemm.fastest(10**6, 512, 100, 1, 1, True, (tile,))
+        assert cut.shared(False, False, 4096) <= memory * 1024
+
+
 def test_a_large_product_fills_the_machine_and_a_small_one_takes_one_launch():
     large = gemm.plan(20, 256, 2048)  # 65536 inputs, 256 outputs
     assert large.tiles * large.splits >= 100

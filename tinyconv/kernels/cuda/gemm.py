@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinyconv.backend import Array, precision
+from tinyconv.backend import Array, backend_name, precision, xp
 from tinyconv.kernels.cuda.launch import ceil_div, launch, type_name
 from tinyconv.kernels.cuda.layout import contiguous, empty
 
 LINE = 128  # bytes of k in a step, see gemm.cuh
 _PROCESSORS = 132  # of an H100; with fewer, the same tiles are good enough
+_BESIDE = 4096  # bytes: the most that kernels keep beside the tiles
 LONGEST = 32_768  # terms of a sum in one accumulator: more would lose digits
 
 
@@ -110,9 +111,13 @@ def fastest(
     batch: int,
     fewest_splits: int,
     may_split: bool,
-    tiles: tuple[Tile, ...] = TILES,
+    tiles: tuple[Tile, ...] | None = None,
 ) -> Plan:
-    """The fastest way to cut `batch` products, by a rough model of the machine."""
+    """The fastest way to cut `batch` products, by a rough model of the machine.
+
+    It chooses among `tiles`, or all that fit into the device's shared memory.
+    """
+    tiles = tiles or tiles_in(_most_shared())
 
     def cycles(plan: Plan) -> float:
         tile, _, count, splits = plan
@@ -129,6 +134,19 @@ def fastest(
     fewest = min(fewest_splits, _SPLITS[-1])
     counts = [splits for splits in _SPLITS if fewest <= splits <= most]
     return min((Plan.of(t, s, M, N, steps) for t in tiles for s in counts), key=cycles)
+
+
+def tiles_in(memory: int) -> tuple[Tile, ...]:
+    """The tiles that need no more bytes of shared memory in any product."""
+    plans = [Plan(tile, tile.stages, 1, 1) for tile in TILES]
+    return tuple(p.tile for p in plans if p.shared(False, False, _BESIDE) <= memory)
+
+
+def _most_shared() -> int:
+    """Bytes of shared memory that a block may have; an H100's where there is no device."""
+    if backend_name() != "cupy":
+        return 227 * 1024
+    return xp().cuda.Device().attributes["MaxSharedMemoryPerBlockOptin"]
 
 
 _SPLITS = (*range(1, 33), *range(34, 64, 2), *range(64, 128, 4), *range(128, 513, 16))

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import tinyconv
-from benchmarks import curve, gpu_roofline, report, roofline, scaling, startup, training
+from benchmarks import curve, gpu_roofline, report, roofline, scaling, startup, tiles, training
 from benchmarks.driver import compare
 from benchmarks.workloads import CORES, WORKLOADS, Workload, gpu_workloads
 
@@ -61,6 +61,9 @@ def main() -> None:
         (gpu_roofline if on_gpu else roofline).run(flags.out)
     elif flags.training:
         training.run(flags.out)
+    elif flags.tiles:
+        trained = [workloads[name] for name in names if workloads[name].kind == "train"]
+        tiles.run(trained, flags.out, flags.time_limit, torch)
     elif flags.scaling:
         scaling.run(flags.out, flags.rounds, flags.seconds, kept(scaling.CONFIGURATIONS))
     else:
@@ -101,7 +104,7 @@ def parse() -> Any:
     add("--rounds", type=int, default=5, help="measurements of each configuration (5)")
     add("--seconds", type=float, help="length of one measurement (1, on a GPU 0.3)")
     add("--time-limit", type=float, default=math.inf, metavar="SECONDS",
-        help="start no other workload after so many seconds")  # fmt: skip
+        help="start no other workload (layer, of --tiles) after so many seconds")  # fmt: skip
     add("--out", type=Path, default=Path("benchmarks/results"), help="folder (benchmarks/results)")
     add("--name", help="name of the JSON and PNG files (comparison, on a GPU gpu)")
     add("--no-torch", dest="torch", action="store_false", help="measure tinyconv alone")
@@ -110,13 +113,14 @@ def parse() -> Any:
     add("--roofline", action="store_true", help="instead: this machine's limits, and how near")
     add("--bounds", action="store_true", help="instead: what an H100 needs at least, by arithmetic")
     add("--training", action="store_true", help="instead: how idle the GPU is in a real training")
+    add("--tiles", action="store_true", help="instead: each layer in each tile, on a GPU")
     add("--startup", action="store_true", help="instead: imports and the first training step")
     flags = parser.parse_args()
     on_gpu = flags.backend == "cupy"
     if on_gpu and (flags.scaling or flags.curve or flags.startup):
         parser.error("--scaling, --curve and --startup are of the CPU")
-    if flags.training and not on_gpu:
-        parser.error("--training needs --backend cupy")
+    if (flags.training or flags.tiles) and not on_gpu:
+        parser.error("--training and --tiles need --backend cupy")
     flags.seconds = flags.seconds or (0.3 if on_gpu else 1.0)
     flags.name = flags.name or ("gpu" if on_gpu else "comparison")
     return flags

@@ -26,6 +26,8 @@ from benchmarks.workloads import (
     Workload,
     losses,
 )
+from tinyconv.compiler.record import Call
+from tinyconv.ops.conv import Conv2d
 
 torch.set_num_threads(CORES)
 
@@ -92,6 +94,56 @@ def product(x: np.ndarray, w: np.ndarray, precision: str) -> Callable[[], Any] |
     dtype = torch.float16 if precision == "mixed" else torch.float32
     ours, theirs = (torch.from_numpy(a).to("cuda", dtype) for a in (x, w))
     return lambda: ours @ theirs.T
+
+
+def seconds_of(call: Call, precision: str) -> float | None:
+    """How long a convolution or linear layer takes, captured; None where PyTorch finds no GPU."""
+    if not torch.cuda.is_available():
+        return None
+    torch.backends.cudnn.benchmark = True
+    use_precision(precision)
+    captured, times = _Captured(layer(call, precision, "cuda")), []
+    for _ in range(20):
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        captured()
+        end.record()
+        end.synchronize()
+        times.append(begin.elapsed_time(end) / 1e3)
+    del captured
+    torch.cuda.empty_cache()
+    return float(np.median(times[1:]))
+
+
+def layer(call: Call, precision: str, device: str) -> Callable[[], Any]:
+    """What computes a convolution's or linear layer's y, or those gradients that a call needs.
+
+    On normally distributed numbers, channels last, in mixed precision all of float16.
+    """
+    dtype = torch.float16 if precision == "mixed" else torch.float32
+
+    def noise(value: Any) -> Any:
+        if value is None:
+            return None
+        x = torch.randn(value.shape, dtype=dtype, device=device)
+        return x.to(memory_format=torch.channels_last) if x.ndim == 4 else x
+
+    op = call.op
+    if call.direction == "forward":
+        x, w, b = map(noise, call.inputs)
+        if isinstance(op, Conv2d):
+            return lambda: F.conv2d(x, w, b, op.stride, op.padding, op.dilation, op.groups)
+        return lambda: F.linear(x, w, b)
+    (gy,), (x, w), needs = map(noise, call.inputs), map(noise, call.saved), call.needs
+    if isinstance(op, Conv2d):
+        window = (op.stride, op.padding, op.dilation, False, (0, 0), op.groups)
+        backward = torch.ops.aten.convolution_backward
+        return lambda: backward(gy, x, w, w.shape[:1], *window, needs)
+    return lambda: (
+        gy @ w if needs[0] else None,
+        gy.T @ x if needs[1] else None,
+        gy.sum(0) if needs[2] else None,
+    )
 
 
 def _device_mib() -> float:

@@ -14,6 +14,7 @@ import pytest
 
 import tinyconv
 from tinyconv import nn
+from tinyconv.kernels.cuda import gemm
 
 ROOT = Path(__file__).parents[2]
 
@@ -145,7 +146,8 @@ def test_no_workload_is_started_after_the_time_limit(load, small, monkeypatch, t
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--training"], "--training needs --backend cupy"),
+        (["--training"], "--training and --tiles need --backend cupy"),
+        (["--tiles"], "--training and --tiles need --backend cupy"),
         (["--backend", "cupy", "--scaling"], "are of the CPU"),
     ],
 )
@@ -290,6 +292,74 @@ def test_ops_and_their_floors(load, small, cuda, monkeypatch, tmp_path, capsys):
     assert all(row["kernel"] and row["seconds"] >= 0 for row in rows)
     assert (tmp_path / "gpu_roofline.png").stat().st_size > 0
     assert "floor µs" in capsys.readouterr().out
+
+
+@pytest.fixture
+def one_layer(load, monkeypatch):
+    """The second convolution is all that --tiles finds; its name, without the direction."""
+    tiles = load("tiles")
+    products = tiles.products
+    monkeypatch.setattr(
+        tiles,
+        "products",
+        lambda workload: {k: v for k, v in products(workload).items() if "16x6x5x5" in k},
+    )
+    return "2x6x12x12 * 16x6x5x5 mixed"
+
+
+def test_tiles(load, small, cuda, one_layer, monkeypatch, tmp_path, capsys):
+    tiles, roofline, last = load("tiles"), load("gpu_roofline"), gemm.TILES[-1]
+    monkeypatch.setattr(roofline, "PRODUCT", 16)
+    monkeypatch.setattr(roofline, "COPY", 1024)
+    tiles.run([small("train", "mixed")] * 2, tmp_path, 1e9, torch=False, tiles=(last,))
+    assert gemm.planner.get() is gemm.fastest
+    found = json.loads((tmp_path / "gpu_tiles.json").read_text())
+    peak = max(found["flops_per_second"]["mixed"].values())
+    x, w, b, y = 2 * 6 * 12 * 12, 16 * 6 * 5 * 5, 16, 2 * 16 * 8 * 8
+    for direction, moved in (
+        ("y", 2 * x + 4 * (w + b) + 2 * y),
+        ("gx", 2 * y + 4 * w + 2 * x),
+        ("gw", 2 * y + 2 * x + 4 * (w + b)),
+    ):
+        row = found["products"].pop(f"{one_layer} {direction}")
+        assert row["flops"] == 2 * y * 6 * 5 * 5
+        assert row["floor"] == max(row["flops"] / peak, moved / found["bytes_per_second"])
+        chosen, *others = row["cuts"]
+        assert row["chosen"] == chosen
+        assert row["fastest"]["seconds"] == min(cut["seconds"] for cut in row["cuts"]) > 0
+        assert {(cut["tile"]["m"], cut["tile"]["n"]) for cut in others} <= {(last.m, last.n)}
+        tried = {(cut["tile"]["cached"], cut["splits"]) for cut in row["cuts"]}
+        assert len(tried) > 1
+    assert not found["products"]  # the second time they are known
+    shown = capsys.readouterr().out
+    assert shown.count("TFLOP/s") == 6
+    assert shown.count("fastest") == 3
+
+
+def test_a_cut_that_cannot_run_is_told_and_left_out(load, small, cuda, one_layer, capsys):
+    tiles, roofline, last = load("tiles"), load("gpu_roofline"), gemm.TILES[-1]
+    call = tiles.products(small("train", "mixed"))[f"{one_layer} y"]
+    tinyconv.use_backend("cupy")
+    impossible = last._replace(stages=100)  # more shared memory than there is
+    row = tiles.measured(*tiles.on_device(call, "mixed"), roofline.H100, (last, impossible))
+    (failed,) = {cut["tile"]["stages"] for cut in row["cuts"] if cut["seconds"] is None}
+    assert failed == 100
+    assert row["fastest"]["seconds"] > 0
+    assert "stages=100" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["Conv2d", "Linear"])
+def test_a_layer_in_pytorch_makes_what_ours_does(load, small, kind):
+    pytest.importorskip("torch")
+    tiles, layer = load("tiles"), load("torch_side").layer
+    calls = [
+        c for c in tiles.products(small("train", "tf32")).values() if type(c.op).__name__ == kind
+    ]
+    for call in calls:
+        found = layer(call, "tf32", "cpu")()
+        found = found if isinstance(found, tuple) else (found,)
+        shapes = [None if g is None else tuple(g.shape) for g in found]
+        assert shapes == [None if v is None else v.shape for v in call.outputs]
 
 
 def test_a_training_and_how_idle_it_leaves_the_device(load, cuda, monkeypatch, tmp_path, capsys):

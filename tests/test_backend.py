@@ -80,6 +80,22 @@ def test_no_gpu(monkeypatch):
         tinyconv.use_backend("cupy")
 
 
+def test_a_gpu_that_is_too_old(monkeypatch):
+    cupy = cupy_that_counts(1)
+    cupy.cuda.Device = lambda: types.SimpleNamespace(compute_capability="75")
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    with pytest.raises(tinyconv.BackendError, match=r"compute capability 8\.0.* has 7\.5"):
+        tinyconv.use_backend("cupy")
+
+
+def test_a_network_from_another_backend_is_refused(cuda):
+    x = tinyconv.Tensor(numpy.ones((1, 1, 4, 4), numpy.float32))
+    tinyconv.use_backend("numpy")
+    for layer in (nn.Conv2d(1, 1, 3), nn.BatchNorm2d(1), nn.Linear(4, 2)):
+        with pytest.raises(tinyconv.BackendError, match="cupy, weight on numpy; make the network"):
+            layer(x)
+
+
 def test_the_environment_chooses():
     ask = "import tinyconv; print(tinyconv.backend_name())"
     assert child(ask, TINYCONV_BACKEND="numpy").stdout == "numpy\n"

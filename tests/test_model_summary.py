@@ -19,7 +19,7 @@ def by_path(figures):
 # Figures by hand ----------------------------------------------------------------------------------
 
 
-def test_lenet():
+def test_lenet(backend):
     figures = tinyconv.summary(models.create("lenet_mnist"), (1, 28, 28), batch_size=2)
     first, second = 24 * 24 * 6 * 25, 8 * 8 * 16 * 6 * 25
     linear = 256 * 120 + 120 * 84 + 84 * 10

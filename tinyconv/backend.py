@@ -39,6 +39,12 @@ def _load(name: str) -> ModuleType:
         ) from error
     if devices == 0:
         raise BackendError("backend 'cupy' found no NVIDIA GPU on this machine")
+    found = cupy.cuda.Device().compute_capability  # "90" is 9.0
+    if int(found) < 80:
+        raise BackendError(
+            f"backend 'cupy' needs a GPU of compute capability 8.0 (Ampere, 2020) or later; "
+            f"this one has {found[:-1]}.{found[-1]}"
+        )
     return cupy
 
 
@@ -99,7 +105,7 @@ def array_module(array: Array) -> ModuleType:
     """The array library that `array` belongs to; numpy for anything that is not an array yet."""
     if isinstance(array, numpy.ndarray) or not type(array).__module__.startswith("cupy"):
         return numpy
-    return _load("cupy")
+    return importlib.import_module("cupy")
 
 
 def asarray(value: Any, dtype: Any = None) -> Array:

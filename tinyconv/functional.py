@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy
 
 from tinyconv.backend import Array, array_module, dropout_stream, to_module, to_numpy
-from tinyconv.errors import ShapeError
+from tinyconv.errors import BackendError, ShapeError
 from tinyconv.ops import activation, conv, image, loss, norm, pool, shape
 from tinyconv.ops import dropout as dropout_ops
 from tinyconv.ops import linear as linear_ops
@@ -61,7 +61,14 @@ def _one_dtype(what: str, x: Tensor, **others: Any) -> None:
     Mixed precision is the exception: float16 images beside float32 weights (see ops/conv.py).
     """
     wanted = (x.dtype, numpy.float32) if x.dtype == numpy.float16 else (x.dtype,)
+    here = array_module(x.data)
     for name, other in others.items():
+        there = here if other is None else array_module(_tensor(other).data)
+        if there is not here:
+            raise BackendError(
+                f"{what}: input is on {here.__name__}, {name} on {there.__name__}; "
+                "make the network after use_backend()"
+            )
         if other is not None and other.dtype not in wanted:
             raise TypeError(f"{what}: input is {x.dtype}, {name} is {other.dtype}; convert one")
 

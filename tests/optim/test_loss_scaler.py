@@ -71,6 +71,20 @@ def test_one_overflow_stops_all_groups(backend):
     assert scaler.get_scale() == 4.0
 
 
+@pytest.mark.parametrize("bad", [0, 1])
+def test_an_overflow_of_one_optimizer_of_two(backend, bad):
+    """The other one is updated; the scale falls, whichever came last."""
+    params = [nn.Parameter(np.ones(3, np.float32)) for _ in range(2)]
+    optimizers, scaler = [SGD([p], lr=0.1) for p in params], LossScaler(8.0)
+    scaler.scale((params[bad] * np.float32(np.inf) + params[1 - bad]).sum()).backward()
+    for optimizer in optimizers:
+        scaler.step(optimizer)
+    scaler.update()
+    assert scaler.get_scale() == 4.0
+    np.testing.assert_array_equal(params[bad].numpy(), 1)
+    np.testing.assert_allclose(params[1 - bad].numpy(), 0.9)
+
+
 def test_a_scale_changes_nothing(backend):
     """Where nothing overflows, the training is the same as without a scaler."""
     results = []

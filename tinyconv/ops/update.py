@@ -135,12 +135,13 @@ class RMSpropUpdate(Update):
 
 # Mixed precision: gradients of float16 are computed of scale * loss, so that small ones do not
 # become 0. `scaling` is float32 (3,): the scale; 1 where a gradient overflowed, else 0; steps since
-# the scale was last changed. Source: Micikevicius et al., 2017, arXiv:1710.03740.
+# the scale was last changed, -1 once one of them overflowed (of several optimisers, any). Source:
+# Micikevicius et al., 2017, arXiv:1710.03740.
 
 
 @dataclass(frozen=True)
 class CheckGradients(Op):
-    """scaling[1] = 1 if any of the gradients g holds infinity or NaN, else 0"""
+    """scaling[1] = 1, scaling[2] = -1 if a gradient g holds infinity or NaN; else scaling[1] = 0"""
 
     mutates: ClassVar[tuple[int, ...]] = (0,)
 
@@ -148,6 +149,7 @@ class CheckGradients(Op):
         scaling[1] = 0
         for g in gradients:
             scaling[1] = xp.maximum(scaling[1], ~xp.isfinite(g).all())
+        scaling[2] = xp.where(scaling[1] > 0, -1, scaling[2])
         return None, ()
 
 
@@ -187,7 +189,7 @@ class AdjustScale(Op):
     mutates: ClassVar[tuple[int, ...]] = (0,)
 
     def forward(self, xp, scaling):
-        overflow = scaling[1] > 0
+        overflow = scaling[2] < 0
         steps = xp.where(overflow, 0, scaling[2] + 1)
         grown = steps == self.interval
         growth = xp.where(grown & xp.isfinite(scaling[0] * self.growth), self.growth, 1)

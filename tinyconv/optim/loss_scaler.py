@@ -23,7 +23,8 @@ class LossScaler:
 
     The gradients of scale * loss are large enough for float16. Where one of them overflows, nothing
     is updated and the scale falls by `backoff_factor`; after `growth_interval` steps without that
-    it grows by `growth_factor`. All of it happens on the device: nothing waits for a value.
+    it grows by `growth_factor`. All of it happens on the device: nothing waits for a value. The
+    gradients in `.grad` stay scaled: there is no unscale_(), they are divided in the update.
     Raises ValueError for factors or an interval out of range.
     Source: Micikevicius et al., 2017, arXiv:1710.03740.
     """
@@ -41,7 +42,7 @@ class LossScaler:
                 f"growth_interval={growth_interval}: expected > 1, between 0 and 1, and >= 1"
             )
         self._adjust = AdjustScale(growth_factor, backoff_factor, growth_interval)
-        # The scale, whether a gradient overflowed, steps since the scale changed: ops/update.py.
+        # The scale, overflow, steps since the scale changed: see ops/update.py.
         self.scaling = asarray(numpy.array([0, 0, 0], numpy.float32))
         self._scale = Tensor._of(self.scaling[..., 0])  # a view: what moves the one moves the other
         self._set(init_scale, 0)
@@ -65,7 +66,7 @@ class LossScaler:
     def state_dict(self) -> dict[str, Any]:
         """Where the scale stands, as plain values."""
         scale, _, steps = to_numpy(self.scaling).tolist()
-        return {"scale": scale, "growth_tracker": int(steps)}
+        return {"scale": scale, "growth_tracker": max(int(steps), 0)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go to where state_dict() was taken. Raises ValueError for a scale that cannot be."""

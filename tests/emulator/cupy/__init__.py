@@ -33,7 +33,7 @@ atleast_1d atleast_2d broadcast_arrays broadcast_to concatenate copyto diag expa
 moveaxis pad repeat reshape roll split squeeze stack swapaxes take take_along_axis tile transpose
 vstack
 
-dot einsum inner matmul outer tensordot vdot allclose array_equal result_type
+dot einsum inner matmul outer tensordot vdot allclose array_equal may_share_memory result_type
 """
 _CREATORS = "arange eye identity linspace tri"
 

@@ -46,7 +46,7 @@ def _compile(text: str, options: tuple[str, ...], check: Callable[[], str] = str
     check() is asked meanwhile: what it says is an error.
     """
     header = (FOLDER / "emulated_device.h").read_text()
-    key = repr((text, options, header, COMPILER, nvrtc.version()))
+    key = repr((text, options, header, COMPILER, nvrtc.version(), nvrtc.ADDED))
     library = _cache_folder() / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.so"
     if not library.exists():
         source = library.with_suffix(".cpp")

@@ -40,6 +40,16 @@ def test_linear_of_any_size(cuda, R, quarters):
     check_linear(cuda, (R, I), (O, I), True, "float32")
 
 
+def test_float16_rows_multiply_float16_weights(cuda):
+    """2**-26 is a number in float32 and TF32, and 0 in float16."""
+    x, w = cuda.full((3, 16), 1024, np.float16), cuda.full((5, 16), 2.0**-26, np.float32)
+    w[0] = 2.0**-14
+    y, saved = run(Linear(), x, w, None)
+    np.testing.assert_array_equal(y.get(), [[1, 0, 0, 0, 0]] * 3)
+    gx, _, _ = run_backward(Linear(), cuda.full((3, 5), 1024, np.float16), saved, (True,) * 3)
+    np.testing.assert_array_equal(gx.get(), np.full((3, 16), 2.0**-4))
+
+
 def test_gradients_that_nobody_needs_are_none(cuda):
     op = Linear()
     y, saved = run(op, *(cuda.asarray(values(s)) for s in ((6, 8), (4, 8), (4,))))
@@ -95,6 +105,9 @@ def test_where_the_reference_is_used(cuda):
     for case in [(x.astype(np.float64), w), (x, w.astype(np.float16)), (x[:0], w), (x, w[:, :3])]:
         assert which(Linear(), "forward", *case, None) == "reference"
         assert which(Linear(), "backward", x, case, (True, True, False)) == "reference"
+    rows = columns = cuda.broadcast_to(x[:1, :1], (2**16, 1))
+    assert which(Linear(), "forward", rows, columns[: 2**15 - 1], None) == "linear_by_tiles"
+    assert which(Linear(), "forward", rows, columns[: 2**15], None) == "reference"
     assert which(MatMul(), "forward", x, w.T) == "matmul_by_tiles"
     for case in [(x, w.T.astype(np.float16)), (x, w), (x.reshape(2, 3, 8), w.T[None])]:
         assert which(MatMul(), "forward", *case) == "reference"

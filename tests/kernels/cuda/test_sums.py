@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from tinyconv.kernels.cuda.sums import as_matrix, channel_sums, cut, vector_width
+from tinyconv.kernels.cuda import launch
+from tinyconv.kernels.cuda.sums import (
+    REDUCING_BLOCKS,
+    REDUCING_THREADS,
+    as_matrix,
+    channel_sums,
+    cut,
+    vector_width,
+)
 
 from .compare import error, laid_out, values
 
@@ -20,6 +28,16 @@ def test_rows(cuda, rows, C):
     assert sums.shape == (C,)
     assert sums.dtype == np.float32
     np.testing.assert_allclose(sums, exact(x), rtol=1e-6, atol=1e-6 * np.sqrt(rows))
+
+
+@pytest.mark.parametrize(("C", "slices"), [(8_448, 2), (8_452, 1), (20_000, 1)])
+def test_many_columns(cuda, C, slices):
+    """Blocks that share a column count themselves: they must not outnumber the counters."""
+    x = values((600, C))
+    assert cut(*x.shape, 4, REDUCING_THREADS, REDUCING_BLOCKS, 8)[0][1] == slices
+    first = channel_sums(cuda.asarray(x)).get()
+    assert error(first, exact(x)) <= 1e-6
+    assert error(channel_sums(cuda.asarray(x)).get(), exact(x)) <= 1e-6  # counters are back at 0
 
 
 @pytest.mark.parametrize("C", [3, 8, 20])
@@ -45,7 +63,7 @@ def test_digits_of_a_long_sum(cuda):
 
 def test_the_result_is_the_same_every_time(cuda):
     x = cuda.asarray(values((9000, 8)))
-    assert cut(*x.shape, 4, 512, 264, 8)[0][1] > 1  # several blocks
+    assert cut(*x.shape, 4, REDUCING_THREADS, REDUCING_BLOCKS, 8)[0][1] > 1  # several blocks
     first = channel_sums(x).get()
     for _ in range(2):  # the counters of the blocks are back at zero
         np.testing.assert_array_equal(channel_sums(x).get(), first)
@@ -76,15 +94,20 @@ def test_as_matrix(cuda):
     assert as_matrix(matrix) is matrix or as_matrix(matrix).data.ptr == matrix.data.ptr
 
 
-@pytest.mark.parametrize("C", [1, 3, 4, 17, 64, 100, 1280, 4096])
+def test_sizes_are_those_of_the_source():
+    text = (launch.FOLDER / "columns.cuh").read_text()
+    assert f"REDUCING_THREADS = {REDUCING_THREADS}, REDUCING_BLOCKS = {REDUCING_BLOCKS};" in text
+
+
+@pytest.mark.parametrize("C", [1, 3, 4, 17, 64, 100, 1280, 4096, 8447, 8449, 20_000])
 @pytest.mark.parametrize("rows", [1, 40, 1_000_000])
 def test_cut(rows, C):
     """Every channel has a thread, a block is 64 channels wide at most, and no block is idle."""
     for V in (1, 2, 4, 8):
         if C % V:
             continue
-        (chunks, slices), lanes = cut(rows, C, V, 512, 264, 8)
+        (chunks, slices), lanes = cut(rows, C, V, REDUCING_THREADS, REDUCING_BLOCKS, 8)
         assert chunks * lanes * V >= C > (chunks - 1) * lanes * V
         assert lanes * V <= 64
-        assert slices == 1 or chunks * slices <= 264
-        assert (slices - 1) * (512 // lanes) < rows
+        assert slices == 1 or chunks * slices <= REDUCING_BLOCKS
+        assert (slices - 1) * (REDUCING_THREADS // lanes) < rows

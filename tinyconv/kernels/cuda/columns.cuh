@@ -64,7 +64,8 @@ struct Sum {
     __device__ __forceinline__ void merge(const Sum &other) { total += other.total; }
 };
 
-constexpr int REDUCING_THREADS = 512;  // in a block of a kernel that merges
+// As in sums.py: threads in a block of a kernel that merges, and blocks of which gridDim.y > 1.
+constexpr int REDUCING_THREADS = 512, REDUCING_BLOCKS = 264;
 
 // `mine` of line 0 takes in those of all lines of the block, halving their number at each turn.
 template <typename P>
@@ -87,8 +88,9 @@ __device__ __forceinline__ void merge_lines(P (&mine)[V], const Columns &at) {
 }
 
 // How many blocks of the same channels are done. The last one sets it back to zero, so that kernels
-// which follow one another on a stream can share it.
-DEVICE_COUNTERS(blocks_done, 264)
+// which follow one another on a stream can share it. A grid with more columns of blocks than these
+// has gridDim.y == 1, see cut() in sums.py, and counts nothing.
+DEVICE_COUNTERS(blocks_done, REDUCING_BLOCKS)
 
 // Whether this block is the last one of its channels; then `mine` of its line 0 has taken in those
 // of all their blocks. `partials` (gridDim.y, C) is memory for what each block has found.

@@ -3,7 +3,8 @@
 #include "device.cuh"
 
 // y = clip(norm(sum + b) + residual). Null pointers stand for what is not there; `norm` is a batch
-// norm in evaluation (with `var`), which is a factor and a summand for each column n.
+// norm in evaluation (with `var`), which is a factor and a summand for each column n. Kernels take
+// residual, b, weight, bias, mean, var, eps, low, high in this order: that of Finish in gemm.py.
 struct Finish {
     const float *b, *weight, *bias, *mean, *var;
     float eps, low, high;

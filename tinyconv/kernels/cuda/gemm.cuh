@@ -19,7 +19,9 @@
 
 constexpr int THREADS = BLOCK_M / WARP_M * (BLOCK_N / WARP_N) * 32;
 constexpr int DEPTH = 128 / sizeof(NUMBER);
-constexpr int STAGED = BLOCK_N + 8;  // floats in a row of the result's tile; 8: see below
+// Floats in a row of the result's tile. 8 more than BLOCK_N: half a warp writes parts of four rows
+// at once (Sums::stage), which then share no bank of shared memory.
+constexpr int STAGED = BLOCK_N + 8;
 
 template <typename A, typename B>
 constexpr bool same = false;

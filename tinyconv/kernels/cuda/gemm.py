@@ -10,11 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinyconv.backend import Array, backend_name, precision, xp
-from tinyconv.kernels.cuda.launch import ceil_div, launch, type_name
+from tinyconv.kernels.cuda.launch import PROCESSORS, ceil_div, launch, type_name
 from tinyconv.kernels.cuda.layout import contiguous, empty
 
 LINE = 128  # bytes of k in a step, see gemm.cuh
-_PROCESSORS = 132  # of an H100; with fewer, the same tiles are good enough
 _BESIDE = 4096  # bytes: the most that kernels keep beside the tiles
 LONGEST = 32_768  # terms of a sum in one accumulator: more would lose digits
 
@@ -122,12 +121,12 @@ def fastest(
     def cycles(plan: Plan) -> float:
         tile, _, count, splits = plan
         each, blocks = ceil_div(steps, splits), count * batch * splits
-        in_turn = ceil_div(blocks, _PROCESSORS)
+        in_turn = ceil_div(blocks, PROCESSORS)
         products, results = in_turn * each * tile.cycles, in_turn * tile.m * tile.n * _NUMBER
-        waits = ceil_div(blocks, _PROCESSORS * tile.blocks) * (each * _STEP + _BLOCK)
+        waits = ceil_div(blocks, PROCESSORS * tile.blocks) * (each * _STEP + _BLOCK)
         # Blocks that share a multiprocessor write while others multiply.
         busy = max(products, results) + min(products, results) / tile.blocks
-        adding = _LAUNCH + splits * (10 + M * N * _NUMBER * 2 / _PROCESSORS)
+        adding = _LAUNCH + splits * (10 + M * N * _NUMBER * 2 / PROCESSORS)
         return max(busy, waits) + min(busy, waits) / 4 + (adding if splits > 1 else 0)
 
     most = max(steps, fewest_splits) if may_split else 1
@@ -163,7 +162,10 @@ def plan(
 
 
 class Finish(NamedTuple):
-    """What is done to each sum before it is written, see finish.cuh, in the kernels' order."""
+    """What is done to each sum before it is written, see finish.cuh.
+
+    The order of the fields is that of the parameters of the kernels, which get *finish.
+    """
 
     residual: Array | None = None
     b: Array | None = None

@@ -34,12 +34,3 @@ def channels_last(x: Array) -> Array:
 def contiguous(x: Array) -> Array:
     """x itself where it is C-contiguous, else a copy that is."""
     return xp().ascontiguousarray(x)
-
-
-def like(x: Array, y: Array) -> Array:
-    """x as it is, or copied so that it lies in memory as y (of its shape) does."""
-    if x.strides == y.strides:
-        return x
-    copy = xp().empty_like(y, dtype=x.dtype)
-    copy[...] = x
-    return copy

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from math import prod
 
-import numpy as np
-
 from tinyconv.backend import Array
 from tinyconv.kernels.cuda.gemm import (
     LINE,
@@ -27,12 +25,18 @@ from tinyconv.ops.linear import Linear, MatMul
 
 
 def _linear(op, xp, x, w, b):
-    return floats(xp, x) and float32(xp, w, b) and _small(x, w) and x.shape[-1] == w.shape[1]
+    return (
+        floats(xp, x)
+        and float32(xp, w, b)
+        and x.shape[-1] == w.shape[1]
+        and _small(x, w)
+        and prod(x.shape[:-1]) * len(w) < 2**31
+    )
 
 
 def _linear_backward(op, xp, gy, saved, needs):
     x, w = saved
-    return _linear(op, xp, x, w, None) and floats(xp, gy) and gy.dtype == x.dtype and _small(gy)
+    return _linear(op, xp, x, w, None) and floats(xp, gy) and gy.dtype == x.dtype
 
 
 def _small(*arrays):
@@ -130,11 +134,12 @@ def _multiply(
 ) -> None:
     """y = a b + bias for a (M, K) and b (K, N), or for as many matrices as a and b both have.
 
-    a and b are contiguous, or transposes of what is. row_sums (M,), float32, are those of a.
+    a and b are contiguous, or transposes of what is. Numbers are multiplied as a's type: b may be
+    float32 beside a float16 a. row_sums (M,), float32, are those of a.
     """
     (M, K), N = a.shape[-2:], b.shape[-1]
     batch = a.size // (M * K)
-    number = a.dtype if a.dtype == b.dtype else np.dtype(np.float32)
+    number = a.dtype
     # A row or column alone lies both ways; a's sums are taken where it lies across k.
     a_along = row_sums is None and bool(a.flags.c_contiguous)
     b_along = not b.flags.c_contiguous
@@ -149,14 +154,13 @@ def _multiply(
         together = min(together, unit(parts, part_size) // 4)
 
     def copied(matrix: Array, length: int) -> int:
-        return min(unit(matrix, length) // matrix.dtype.itemsize * number.itemsize, 16)
+        return unit(matrix, length) // matrix.dtype.itemsize * number.itemsize
 
     launch(
         "linear.cu", "product", (cut.tiles, batch, cut.splits), cut.tile.threads,
         a, b, y, parts, sums, bias, M, N, K, part_size, cut.splits,
         shared=cut.shared(a_along, b_along),
-        **cut.constants, NUMBER="half_t" if number == np.float16 else "float",
-        SA=type_name(a), SB=type_name(b), TY=type_name(y), EXACT=number == a.dtype and exact(a),
+        **cut.constants, NUMBER=type_name(a), SB=type_name(b), TY=type_name(y), EXACT=exact(a),
         A_ALONG=a_along, UNIT_A=copied(a, K if a_along else M),
         B_ALONG=b_along, UNIT_B=copied(b, K if b_along else N), VECTOR=together,
     )  # fmt: skip

@@ -12,7 +12,7 @@ import numpy as np
 
 from tinyconv.backend import Array
 from tinyconv.kernels.cuda import when
-from tinyconv.kernels.cuda.launch import launch, type_name
+from tinyconv.kernels.cuda.launch import PROCESSORS, launch, type_name
 from tinyconv.kernels.cuda.layout import channels_last, empty, empty_images
 from tinyconv.kernels.cuda.pool import (
     BLOCKS,
@@ -37,7 +37,7 @@ from tinyconv.ops.norm import BatchNorm
 from tinyconv.ops.window import Window
 
 # As BLOCKS: the gradient keeps more in registers.
-_GRADIENT_BLOCKS = 3 * 132
+_GRADIENT_BLOCKS = 3 * PROCESSORS
 
 
 @dataclass(frozen=True)

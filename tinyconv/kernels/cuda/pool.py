@@ -9,7 +9,7 @@ import numpy as np
 
 from tinyconv.backend import Array
 from tinyconv.kernels.cuda import when
-from tinyconv.kernels.cuda.launch import ceil_div, launch, type_name
+from tinyconv.kernels.cuda.launch import PROCESSORS, ceil_div, launch, type_name
 from tinyconv.kernels.cuda.layout import channels_last, empty_images
 from tinyconv.kernels.cuda.sums import REDUCING_THREADS, cut, vector_width
 from tinyconv.kernels.fused import ReLUPool
@@ -19,7 +19,7 @@ from tinyconv.ops.window import Window
 
 # A block's threads, and how many blocks there are at most: what an H100 holds at once, so that all
 # of them have the same share of the work.
-THREADS, BLOCKS = 256, 4 * 132
+THREADS, BLOCKS = 256, 4 * PROCESSORS
 
 # Pixels that an average is taken over, from which on a block shares them out.
 _MANY = 32

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tinyconv.backend import Array
-from tinyconv.kernels.cuda.launch import ceil_div, launch, type_name
+from tinyconv.kernels.cuda.launch import PROCESSORS, ceil_div, launch, type_name
 from tinyconv.kernels.cuda.layout import contiguous, empty
 from tinyconv.kernels.cuda.strides import order_of, seen_back
 from tinyconv.kernels.cuda.when import floats
@@ -21,7 +21,7 @@ from tinyconv.op import register
 from tinyconv.ops.reduce import Mean, Sum
 
 _THREADS = 256
-_ENOUGH = 264  # blocks: two on each of an H100's multiprocessors
+_ENOUGH = 2 * PROCESSORS  # blocks
 _LEAST = 16  # numbers that a thread sums before its run is cut in parts
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from tinyconv.backend import Array
-from tinyconv.kernels.cuda.launch import ceil_div, launch, type_name
+from tinyconv.kernels.cuda.launch import PROCESSORS, ceil_div, launch, type_name
 from tinyconv.kernels.cuda.layout import channels_last, contiguous, empty
 
 # A block's threads, and how many blocks there are at most: see sums.cu and columns.cuh.
-REDUCING_THREADS, REDUCING_BLOCKS = 512, 264
+REDUCING_THREADS, REDUCING_BLOCKS = 512, 2 * PROCESSORS
 
 # Channels that a block works on at most.
 _WIDTH = 64
@@ -52,7 +52,8 @@ def cut(
 ) -> tuple[tuple[int, int], int]:
     """The grid and the threads in a line for a matrix (rows, C), as columns.cuh has them.
 
-    A thread gets least_rows rows at least before there is another block.
+    A thread gets least_rows rows at least before there is another block. Channels share their rows
+    among several blocks only where most_blocks is enough for all of them.
     """
     vectors = C // V
     chunks = ceil_div(vectors, _WIDTH // V)

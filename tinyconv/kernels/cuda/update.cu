@@ -238,14 +238,15 @@ check_gradients(Gradients table, float *scaling, int first) {
     if (is_last_block() && threadIdx.x == 0) {
         bool found = atomicExch(&bad_blocks[0], 0u) > 0;
         scaling[1] = found || (!first && scaling[1] != 0);
+        if (found) scaling[2] = -1;
     }
 }
 
-// scaling: scale, whether a gradient overflowed, steps since the scale was changed.
+// scaling: scale, whether a gradient overflowed, steps since the scale was changed (-1: overflow).
 extern "C" __global__ void __launch_bounds__(32)
 adjust_scale(float *scaling, float growth, float backoff, float interval) {
     if (threadIdx.x) return;
-    bool overflow = scaling[1] > 0;
+    bool overflow = scaling[2] < 0;
     float steps = overflow ? 0 : scaling[2] + 1;
     bool grown = steps == interval;
     bool finite = scaling[0] * growth < INFINITY;

@@ -12,7 +12,7 @@ import numpy as np
 
 from tinyconv.backend import Array
 from tinyconv.kernels.cuda.elementwise import like
-from tinyconv.kernels.cuda.launch import ceil_div, launch
+from tinyconv.kernels.cuda.launch import PROCESSORS, ceil_div, launch
 from tinyconv.kernels.cuda.strides import lies_in, order_of
 from tinyconv.kernels.cuda.when import float32
 from tinyconv.kernels.fused import Together
@@ -32,7 +32,7 @@ _PIECE = 128
 _PARAMETERS, _ARRAYS = 60, 240
 
 _THREADS = 256
-_BLOCKS = 528  # that an H100 runs at the same time, 4 on each multiprocessor
+_BLOCKS = 4 * PROCESSORS  # that run at the same time
 
 # Of each update: its kernel, and those of its settings that no other update has.
 _KERNELS: dict[type, tuple[str, Any]] = {

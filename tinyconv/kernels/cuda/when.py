@@ -12,7 +12,9 @@ _FLOATS = (np.float32, np.float16)
 
 def on_gpu(xp: ModuleType, *arrays: Any) -> bool:
     """Whether all arrays (None left aside) are CuPy's and hold something."""
-    return xp.__name__ == "cupy" and all(a is None or a.size for a in arrays)
+    return xp.__name__ == "cupy" and all(
+        a is None or (isinstance(a, xp.ndarray) and a.size) for a in arrays
+    )
 
 
 def floats(xp: ModuleType, *arrays: Any) -> bool:

@@ -65,7 +65,8 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.name == "test_every_kernel_was_launched")
 
 
-# TINYCONV_BACKEND=cupy runs every test on a GPU (or the emulator) that does not choose for itself.
+# TINYCONV_BACKEND=cupy: the tests that do not choose run on a GPU or the emulator, tests/parity so.
+# Some others are about NumPy by nature and fail then.
 _START = os.environ.get("TINYCONV_BACKEND") or "numpy"
 
 

@@ -68,14 +68,15 @@ def pytest_collection_modifyitems(items):
 # TINYCONV_BACKEND=cupy: the tests that do not choose run on a GPU or the emulator, tests/parity so.
 # Some others are about NumPy by nature and fail then.
 _START = os.environ.get("TINYCONV_BACKEND") or "numpy"
+_KERNELS = _backend.kernels_wanted()
 
 
 @pytest.fixture(autouse=True)
 def _clean_start():
-    tinyconv.use_backend(_START, precision="float32")
+    tinyconv.use_backend(_START, kernels=_KERNELS, precision="float32")
     tinyconv.manual_seed(0)
     yield
-    tinyconv.use_backend(_START, precision="float32")
+    tinyconv.use_backend(_START, kernels=_KERNELS, precision="float32")
 
 
 @pytest.fixture

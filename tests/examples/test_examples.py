@@ -143,7 +143,7 @@ def test_resume_equals_one_run(tmp_path):
 def test_catdog_on_a_gpu_in_mixed_precision(cuda, tmp_path, capsys):
     """From end to end; where the GPU is emulated, by the reference: kernels are slow there."""
     name = device_name()
-    tc.use_backend("cupy", kernels=not name.startswith("emulated"))
+    tc.use_backend("cupy", kernels=not name.startswith("an emulator"))
     rng = np.random.default_rng(0)
     for part, count in (("train", 20), ("test", 8)):
         for label, shade in (("cats", 60), ("dogs", 180)):

@@ -26,7 +26,7 @@ def images(count, seed):
 @pytest.fixture
 def gpu(cuda):
     """CuPy; an emulated one without kernels, which are slow there: the loop is what is tested."""
-    tinyconv.use_backend("cupy", kernels=not device_name().startswith("emulated"))
+    tinyconv.use_backend("cupy", kernels=not device_name().startswith("an emulator"))
     return cuda
 
 

@@ -14,6 +14,7 @@ from tinyconv.data.transforms import RandomCrop
 from tinyconv.errors import DataError
 from tinyconv.io.tensor_file import read_tensors, write_tensors
 from tinyconv.optim import lr_scheduler
+from tinyconv.train import use_device
 
 EPOCHS = 3
 
@@ -151,7 +152,7 @@ def test_the_scale_of_the_loss_is_resumed(new_trainer, new_loader, tmp_path):
     resumed = new_trainer(mixed=True)
     resumed.fit(new_loader(), epochs=1, resume=True)
     assert resumed.scaler.state_dict() == ours.scaler.state_dict()
-    with pytest.raises(DataError, match="mixed precision was True and is now None"):
+    with pytest.raises(DataError, match="precision was 'mixed' and is now 'float32'"):
         new_trainer().fit(new_loader(), epochs=1, resume=True)
     path = tmp_path / "out" / "checkpoint.safetensors"
     arrays, metadata = read_tensors(path)
@@ -160,6 +161,13 @@ def test_the_scale_of_the_loss_is_resumed(new_trainer, new_loader, tmp_path):
         write_tensors(path, arrays, metadata)
         with pytest.raises(DataError, match="damaged checkpoint"):
             new_trainer(mixed=True).fit(new_loader(), epochs=1, resume=True)
+
+
+def test_another_precision_is_refused(gpu, new_trainer, new_loader):
+    new_trainer().fit(new_loader(), epochs=1)
+    use_device("cupy", "float32")
+    with pytest.raises(DataError, match="precision was 'tf32' and is now 'float32'"):
+        new_trainer().fit(new_loader(), epochs=2, resume=True)
 
 
 def test_stopping_many_times(new_trainer, new_loader, validation_set):

@@ -163,6 +163,31 @@ def test_a_line_through_two_sizes(gpu, monkeypatch):
     assert eager.endswith(f"(--batch-size {int(room / (64 * 1024))})")
 
 
+def test_an_estimate_that_is_too_low_is_not_told(gpu, monkeypatch):
+    """What did not fit needs more than is free, whatever was measured."""
+    monkeypatch.setattr("tinyconv.train.device.free_bytes", lambda: 100_000_000)
+    work = Work(lambda size: gpu.empty(1024 * size, np.uint8), 4000)
+    text = str(out_of_memory(2000, [work], compiled=False))
+    assert "batch size 2000 needs more; batch size 1800 would fit" in text
+    assert "about" not in text
+
+
+def test_what_is_kept_by_one_work_is_missing_for_the_next(gpu, monkeypatch):
+    """Beginning takes 3 arrays of n KiB, of which 1 stays; 12 MB are free."""
+    monkeypatch.setattr("tinyconv.train.device.free_bytes", lambda: 12_000_000)
+    undone = []
+
+    def attempt(size):
+        arrays = [gpu.empty(1024 * size, np.uint8) for _ in range(3)]
+        return arrays[0]
+
+    works = [Work(attempt, 0, lambda: undone.append(1)) for _ in range(2)]
+    text = str(out_of_memory(4000, works))
+    assert "batch size 4000 needs about 16.38 MB; " in text  # 1 + 3 arrays
+    assert text.endswith(f"(--batch-size {int(0.9 * 12_000_000 / (4 * 1024))})")
+    assert len(undone) == 4
+
+
 def test_the_host_s_memory_error_stays_what_it_is(backend):
     def loss(logits, labels):
         raise MemoryError("of NumPy")

@@ -430,7 +430,7 @@ def test_a_gpu_is_not_waited_for_in_a_step(
     gpu, new_trainer, new_loader, validation_set, monkeypatch, augment
 ):
     """As many copies to the host in an epoch of 26 steps as in one of 4, validation included."""
-    if not device_name().startswith("emulated"):
+    if not device_name().startswith("an emulator"):
         pytest.skip("copies of a real device cannot be counted")
     monkeypatch.setattr(trainer, "_READ_SECONDS", math.inf)
     copies, get = [], gpu.ndarray.get

@@ -19,7 +19,8 @@ def add_backend(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--precision",
         choices=("float32", "tf32"),
-        help="how a GPU computes (default: tf32; the CPU: float32, nothing else)",
+        help="how a GPU computes (default: tf32; the CPU: float32, nothing else); weights are "
+        "float32 after training in mixed precision too, and run in either",
     )
 
 

@@ -21,7 +21,7 @@ import PIL
 import tinyconv
 from tinyconv import functional as F
 from tinyconv import models
-from tinyconv.backend import backend_name, manual_seed, precision
+from tinyconv.backend import backend_name, manual_seed
 from tinyconv.data import Dataset, Loader
 from tinyconv.data.transforms import Mix, Transform
 from tinyconv.errors import BackendError, DataError, OutOfDeviceMemoryError, ShapeError
@@ -32,7 +32,7 @@ from tinyconv.nn import Module
 from tinyconv.optim import Optimizer
 from tinyconv.optim.lr_scheduler import CosineAnnealingLR
 from tinyconv.train.checkpoint import unfinished
-from tinyconv.train.device import device_name, use_device
+from tinyconv.train.device import computing_precision, device_name, use_device
 from tinyconv.train.evaluation import Evaluation, Loss, evaluate
 from tinyconv.train.history import History
 from tinyconv.train.metrics import per_class
@@ -295,7 +295,7 @@ def _result(
         "seconds": seconds,
         "backend": backend_name(),
         "device": device_name(),
-        "precision": _precision(settings),
+        "precision": computing_precision(settings.mixed),
         "versions": {
             "tinyconv": tinyconv.__version__,
             "python": platform.python_version(),
@@ -326,18 +326,11 @@ def _say_result(
     say("\n".join(lines))
 
 
-def _precision(settings: Settings) -> str:
-    """In which precision a training computes."""
-    if settings.mixed:
-        return "mixed"
-    return "float32" if backend_name() == "numpy" else precision()
-
-
 def _computing(settings: Settings) -> str:
     """What a training computes with, in words."""
     if backend_name() == "numpy":
         return "backend numpy"
-    return f"backend cupy on {device_name()}, precision {_precision(settings)}"
+    return f"backend cupy on {device_name()}, precision {computing_precision(settings.mixed)}"
 
 
 def _kind(dataset: Dataset) -> str:

@@ -8,27 +8,34 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from tinyconv.backend import backend_name, use_backend, xp
+from tinyconv.backend import backend_name, precision, use_backend, xp
 from tinyconv.errors import BackendError, OutOfDeviceMemoryError
 
 # Of the free memory a batch that "would fit" leaves this part: what is needed is only estimated.
 _MARGIN = 0.1
 
 
-def use_device(backend: str, precision: str | None) -> None:
+def use_device(backend: str, wanted: str | None) -> None:
     """Compute on `backend` from now on, as --backend and --precision say.
 
-    precision is float32, tf32 or mixed, None for the backend's own. Raises BackendError where the
+    wanted is float32, tf32 or mixed, None for the backend's own. Raises BackendError where the
     backend cannot be used or has no such precision.
     """
     if backend == "cupy":
-        use_backend(backend, precision="float32" if precision == "float32" else "tf32")
+        use_backend(backend, precision="float32" if wanted == "float32" else "tf32")
         return
-    if precision not in (None, "float32"):
+    if wanted not in (None, "float32"):
         raise BackendError(
-            f"--precision {precision}: the CPU computes in float32; this is for --backend cupy"
+            f"--precision {wanted}: the CPU computes in float32; this is for --backend cupy"
         )
     use_backend(backend)
+
+
+def computing_precision(mixed: bool) -> str:
+    """In which precision a training computes: float32, tf32, or mixed where that is wanted."""
+    if mixed:
+        return "mixed"
+    return "float32" if backend_name() == "numpy" else precision()
 
 
 def device_name() -> str:
@@ -54,13 +61,15 @@ def lacks_memory(error: MemoryError) -> bool:
 
 @dataclass(frozen=True)
 class Work:
-    """What is done with batches: `attempt(n)` does it once with n images.
+    """What is done with batches: `attempt(n)` does it once with n images, `undo()` takes it back.
 
+    An attempt returns what holds on to memory until the training ends, such as a compiled step.
     An epoch has so many `images`, whose last batch may be smaller; 0 where it is left out.
     """
 
     attempt: Callable[[int], Any]
     images: int
+    undo: Callable[[], None] = lambda: None
 
 
 def out_of_memory(
@@ -68,34 +77,42 @@ def out_of_memory(
 ) -> OutOfDeviceMemoryError:
     """The error that says how many images would fit where `batch_size` did not.
 
-    Each work is attempted at two small sizes, in fresh memory pools; what it takes grows in a
-    straight line. `kept` are bytes that were freed and will be needed again. Compiled, each work
-    keeps memory for each size of its batches, else they have it one after the other.
+    Each work is attempted at two small sizes, in fresh memory pools; what it takes while it begins,
+    and what it then keeps, grow in straight lines. The works begin one after the other, compiled
+    ones anew for a smaller last batch. `kept` are bytes that were freed and will be needed again.
     """
     _let_go()
     free = free_bytes() - kept
-    peaks: dict[int, list[int]] = {}
+    used: dict[int, list[tuple[int, int]]] = {}
     size = max(4, batch_size // 4)
-    while size >= 2 and len(peaks) < 2:  # one image has no variance to normalise by
+    while size >= 2 and len(used) < 2:  # one image has no variance to normalise by
         with suppress(MemoryError):
-            peaks[size] = [_peak(work.attempt, size, free) for work in works]
+            used[size] = [_used(work, size, free) for work in works]
         _let_go()
         size //= 2
     message = f"not enough memory on {device_name()}: {_amount(free)} are free"
-    if len(peaks) < 2:
+    if len(used) < 2:
         return OutOfDeviceMemoryError(f"{message}, too little for the smallest batch")
-    (large, at_large), (small, at_small) = peaks.items()
+    (large, at_large), (small, at_small) = used.items()
 
     def need(size: int) -> float:
-        takes = []
-        for work, most, least in zip(works, at_large, at_small, strict=True):
-            each = (most - least) / (large - small)
-            sizes = (size, work.images % size)
-            takes += [least + each * (n - small) for n in sizes if n]
-        return sum(takes) if compiled else max(takes)
+        most = held = 0.0
+        for work, *points in zip(works, at_large, at_small, strict=True):
+            for n in (size, work.images % size if compiled else 0):
+                if n:
+                    peak, stays = (
+                        least + (more - least) / (large - small) * (n - small)
+                        for more, least in zip(*points, strict=True)
+                    )
+                    most = max(most, held + peak)
+                    held += stays
+        return most
 
-    message += f", batch size {batch_size} needs about {_amount(need(batch_size))}"
-    most = (1 - _MARGIN) * free
+    needed = need(batch_size)
+    # What did not fit needs more than is free: an estimate below that is too low, for all sizes.
+    most = (1 - _MARGIN) * min(free, needed)
+    needs = f"about {_amount(needed)}" if needed > free else "more"
+    message += f", batch size {batch_size} needs {needs}"
     fits = next((n for n in range(batch_size - 1, 0, -1) if need(n) <= most), None)
     if fits is None:
         return OutOfDeviceMemoryError(f"{message}, and no smaller one would fit")
@@ -107,8 +124,8 @@ def _amount(size: float) -> str:
     return f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.2f} MB"
 
 
-def _peak(step: Callable[[int], Any], size: int, limit: int) -> int:
-    """The most memory that a step on `size` images has in use at one time."""
+def _used(work: Work, size: int, limit: int) -> tuple[int, int]:
+    """The most memory that an attempt with `size` images uses at one time, and what it keeps."""
     pool, peak = xp().cuda.MemoryPool(), 0
     pool.set_limit(size=max(limit, 1))
 
@@ -118,9 +135,16 @@ def _peak(step: Callable[[int], Any], size: int, limit: int) -> int:
         peak = max(peak, pool.used_bytes())
         return memory
 
-    with xp().cuda.using_allocator(malloc):
-        step(size)
-    return peak
+    try:
+        with xp().cuda.using_allocator(malloc):
+            holder = work.attempt(size)
+        gc.collect()
+        stays = pool.used_bytes()
+        del holder
+    finally:
+        work.undo()
+    _let_go()
+    return peak, stays
 
 
 def _let_go() -> None:

@@ -75,6 +75,7 @@ class Evaluator:
         self.mean, self.std = mean, std
         self.loss = loss
         self.dtype = dtype
+        self.eager = eager
         workers = default_workers(backend_name()) if workers is None else workers
         self.feed = Feed(Loader(dataset, batch_size, workers=workers), keep)
         self._totals = asarray(np.zeros(2))
@@ -113,10 +114,17 @@ class Evaluator:
     def work(self) -> Work:
         """What is done with batches, to see how much memory that takes."""
 
-        def attempt(size: int) -> None:
+        def attempt(size: int) -> Any:
             batch = next(Loader(self.dataset, size, workers=0).epoch(0))
-            with no_grad():
-                self.step(asarray(batch.images), asarray(batch.labels))
+            step = self.step if self.eager else compile(self.step, strict=False)
+            was_training = self.model.training
+            self.model.eval()
+            try:
+                with no_grad():
+                    step(asarray(batch.images), asarray(batch.labels))
+            finally:
+                self.model.train(was_training)
+            return step
 
         return Work(attempt, len(self.dataset))
 

@@ -29,7 +29,7 @@ from tinyconv.optim import LossScaler, Optimizer
 from tinyconv.optim.lr_scheduler import ReduceLROnPlateau
 from tinyconv.tensor import Tensor
 from tinyconv.train.checkpoint import Position, TrainingState, pack, restore
-from tinyconv.train.device import Work, lacks_memory, out_of_memory
+from tinyconv.train.device import Work, computing_precision, lacks_memory, out_of_memory
 from tinyconv.train.evaluation import Evaluator, Loss, network_input
 from tinyconv.train.feed import Feed, kept_bytes
 from tinyconv.train.history import Epoch, History, Monitor
@@ -208,7 +208,7 @@ class Trainer:
             self.model.load_state_dict(run.state.best)
         return run.state.history
 
-    def _evaluator(self, validation: Dataset, train: Loader, eager: bool) -> Evaluator:
+    def _evaluator(self, validation: Dataset, train: Loader) -> Evaluator:
         """What validates after each epoch of `train`."""
         return Evaluator(
             self.model,
@@ -218,7 +218,7 @@ class Trainer:
             train.batch_size,
             self.loss,
             train.workers,
-            eager,
+            self.eager,
             self._input_dtype,
         )
 
@@ -230,23 +230,25 @@ class Trainer:
         random = backend.random_state()
         scale = self.scaler.state_dict() if self.scaler is not None else {}
 
-        def attempt(size: int) -> None:
+        def attempt(size: int) -> Any:
             first = Loader(train.dataset, size, augment=train.augment, mix=train.mix, workers=0)
             batch = next(first.epoch(0))
-            try:
-                self.step(asarray(batch.images), asarray(batch.labels))
-            finally:
-                self.optimizer.zero_grad()
-                self.model.load_state_dict(weights)
-                self.optimizer.load_state_dict(moments)
-                backend.set_random_state(random)
-                if self.scaler is not None:
-                    self.scaler.load_state_dict(scale)
+            step = self._tallied_step if self.eager else compile(self._tallied_step, strict=False)
+            step(asarray(batch.images), asarray(batch.labels))
+            return step
 
-        works = [Work(attempt, 0 if train.drop_last else len(train.dataset))]
+        def undo() -> None:
+            self.optimizer.zero_grad()
+            self.model.load_state_dict(weights)
+            self.optimizer.load_state_dict(moments)
+            backend.set_random_state(random)
+            if self.scaler is not None:
+                self.scaler.load_state_dict(scale)
+
+        works = [Work(attempt, 0 if train.drop_last else len(train.dataset), undo)]
         kept = kept_bytes(train)
         if validation is not None:
-            evaluator = self._evaluator(validation, train, eager=True)
+            evaluator = self._evaluator(validation, train)
             works.append(evaluator.work())
             kept += kept_bytes(evaluator.feed.loader)
         size = min(train.batch_size, len(train.dataset))
@@ -261,6 +263,7 @@ class Trainer:
             "optimizer": type(self.optimizer).__name__,
             "scheduler": type(self.scheduler).__name__ if self.scheduler else None,
             "scheduler_every": self.scheduler_every if self.scheduler else None,
+            "precision": computing_precision(self.scaler is not None),
         }
         for number, group in enumerate(self.optimizer.state_dict()["param_groups"]):
             params = self.optimizer.param_groups[number]["params"]
@@ -268,8 +271,6 @@ class Trainer:
             for name, value in group.items():
                 if name != "params":
                     settings[f"{name} of parameter group {number}"] = value
-        if self.scaler is not None:
-            settings["mixed precision"] = True
         if self.scheduler:
             for name, value in vars(self.scheduler).items():
                 if isinstance(value, int | float | str | list | tuple):
@@ -299,8 +300,7 @@ class _Run:
         self.feed = Feed(self.train)
         self.evaluator = None
         if self.validation is not None:
-            eager = self.trainer.eager
-            self.evaluator = self.trainer._evaluator(self.validation, self.train, eager)
+            self.evaluator = self.trainer._evaluator(self.validation, self.train)
         self.settings = self.trainer._settings | {
             "classes": self.train.dataset.classes,
             "training images": len(self.train.dataset),

@@ -420,7 +420,7 @@ class Device:
 
 def _properties(device):
     return {
-        "name": b"emulated on the CPU",
+        "name": b"an emulator on the CPU",
         "major": 9,
         "minor": 0,
         "multiProcessorCount": 132,

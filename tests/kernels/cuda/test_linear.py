@@ -27,6 +27,7 @@ def check_linear(cuda, x, w, b, mode):
         ((2, 3, 7), (5, 7), True),
         ((1, 9), (1, 9), True),
         ((200, 6), (10, 6), True),
+        ((600, 24), (12, 24), True),
     ],
 )
 def test_linear(cuda, x, w, b, mode):
@@ -40,14 +41,20 @@ def test_linear_of_any_size(cuda, R, quarters):
     check_linear(cuda, (R, I), (O, I), True, "float32")
 
 
-def test_float16_rows_multiply_float16_weights(cuda):
+@pytest.mark.parametrize("rows", [linear._MANY_ROWS - 1, linear._MANY_ROWS])
+def test_many_float16_rows_multiply_float16_weights(cuda, rows):
     """2**-26 is a number in float32 and TF32, and 0 in float16."""
-    x, w = cuda.full((3, 16), 1024, np.float16), cuda.full((5, 16), 2.0**-26, np.float32)
-    w[0] = 2.0**-14
+    small = 0 if rows == linear._MANY_ROWS else 2.0**-16
+    x, w = cuda.full((rows, 24), 64, np.float16), cuda.full((5, 24), 2.0**-26, np.float32)
+    w[0, 1:] = 0
+    w[0, :1] = 2.0**-6
     y, saved = run(Linear(), x, w, None)
-    np.testing.assert_array_equal(y.get(), [[1, 0, 0, 0, 0]] * 3)
-    gx, _, _ = run_backward(Linear(), cuda.full((3, 5), 1024, np.float16), saved, (True,) * 3)
-    np.testing.assert_array_equal(gx.get(), np.full((3, 16), 2.0**-4))
+    np.testing.assert_array_equal(y.get(), np.broadcast_to([1] + [1.5 * small] * 4, (rows, 5)))
+    gy = cuda.full((rows, 5), 1024, np.float16)
+    gx, _, _ = run_backward(Linear(), gy, saved, (True, False, False))
+    expected = np.full((rows, 24), 4 * small, np.float16)
+    expected[:, 0] += 16
+    np.testing.assert_array_equal(gx.get(), expected)
 
 
 def test_gradients_that_nobody_needs_are_none(cuda):

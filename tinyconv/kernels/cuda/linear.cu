@@ -7,18 +7,19 @@
 // across, gw = gy^T x both. The tiles are those of gemm.cuh. A layer with few rows of x is bound by
 // reading w once, which takes all multiprocessors: then k is split among them.
 //
-// Constants: NUMBER, the type of a and of the tiles; SB and TY, those of b and y in memory. float32
-// weights beside float16 rows are rounded to float16 on their way into the tile.
+// Constants: SA, SB, TY, the types of a, b and y in memory; NUMBER, that of the tiles. float16 rows
+// beside float32 weights (where rows are few) are widened on their way into the tile: TF32 holds all
+// their bits.
 #include "gemm.cuh"
 
 // y (batch, M, N), all matrices of a batch one after the other; or, where k is split, float32 parts
 // of `part_size` numbers. row_sums (M,), where they are wanted, are those of a over k (a across k):
 // gb, the sum of gy's rows, on the way to gw.
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
-    product(const NUMBER *__restrict__ a, const SB *__restrict__ b, TY *__restrict__ y,
+    product(const SA *__restrict__ a, const SB *__restrict__ b, TY *__restrict__ y,
             float *__restrict__ parts, float *__restrict__ row_sums, const float *__restrict__ bias,
             int M, int N, int K, int part_size, int splits) {
-    using Left = Matrix<A_ALONG, BLOCK_M, UNIT_A, NUMBER>;
+    using Left = Matrix<A_ALONG, BLOCK_M, UNIT_A, SA>;
     using Right = Matrix<B_ALONG, BLOCK_N, UNIT_B, SB>;
     SHARED_MEMORY(unsigned char, shared);
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from math import prod
 
+import numpy as np
+
 from tinyconv.backend import Array
 from tinyconv.kernels.cuda.gemm import (
     LINE,
     Finish,
     exact,
+    lay_out,
     plan,
     sum_gradient,
     sum_product,
@@ -20,6 +23,10 @@ from tinyconv.kernels.cuda.sums import channel_sums
 from tinyconv.kernels.cuda.when import float32, floats
 from tinyconv.op import register
 from tinyconv.ops.linear import Linear, MatMul
+
+# With so many rows, laying weights out as float16 (6 bytes moved for each, and 2 instead of 4 read
+# by the product) takes no longer than float16 products save over TF32: 2 FLOP for each row.
+_MANY_ROWS = 512
 
 # Linear -------------------------------------------------------------------------------------------
 
@@ -48,7 +55,8 @@ def _small(*arrays):
 def linear_by_tiles(op, xp, x, w, b):
     """y = x w^T + b"""
     y = empty((*x.shape[:-1], len(w)), x.dtype)
-    _multiply(y, _rows(x), _rows(w).T, None if b is None else contiguous(b))
+    rows = _rows(x)
+    _multiply(y, rows, _weights(w, rows).T, None if b is None else contiguous(b))
     return y, (x, w)
 
 
@@ -60,7 +68,7 @@ def linear_backward_by_tiles(op, xp, gy, saved, needs):
     gx = gw = gb = None
     if needs[0]:
         gx = empty(x.shape, x.dtype)
-        _multiply(gx, gy_rows, _rows(w))
+        _multiply(gx, gy_rows, _weights(w, gy_rows))
     if needs[1]:
         gw, gb = empty(w.shape), empty((len(w),)) if needs[2] else None
         _multiply(gw, gy_rows.T, _rows(x), row_sums=gb)
@@ -72,6 +80,16 @@ def linear_backward_by_tiles(op, xp, gy, saved, needs):
 def _rows(x):
     """x (..., I) as contiguous rows (R, I)."""
     return contiguous(x).reshape(-1, x.shape[-1])
+
+
+def _weights(w, rows):
+    """w (O, I) as it is multiplied with rows of x or gy: as float16, where they and many are.
+
+    Few rows are bound by reading w, which TF32 products do as it lies: float16 would cost a pass.
+    """
+    if rows.dtype == np.float32 or len(rows) < _MANY_ROWS:
+        return _rows(w)
+    return lay_out(w.reshape(*w.shape, 1, 1), False, rows.dtype).reshape(w.shape)
 
 
 # MatMul -------------------------------------------------------------------------------------------
@@ -134,12 +152,12 @@ def _multiply(
 ) -> None:
     """y = a b + bias for a (M, K) and b (K, N), or for as many matrices as a and b both have.
 
-    a and b are contiguous, or transposes of what is. Numbers are multiplied as a's type: b may be
-    float32 beside a float16 a. row_sums (M,), float32, are those of a.
+    a and b are contiguous, or transposes of what is; float32 beside float16 is multiplied as TF32.
+    row_sums (M,), float32, are those of a.
     """
     (M, K), N = a.shape[-2:], b.shape[-1]
     batch = a.size // (M * K)
-    number = a.dtype
+    number = a.dtype if a.dtype == b.dtype else np.dtype(np.float32)
     # A row or column alone lies both ways; a's sums are taken where it lies across k.
     a_along = row_sums is None and bool(a.flags.c_contiguous)
     b_along = not b.flags.c_contiguous
@@ -154,13 +172,14 @@ def _multiply(
         together = min(together, unit(parts, part_size) // 4)
 
     def copied(matrix: Array, length: int) -> int:
-        return unit(matrix, length) // matrix.dtype.itemsize * number.itemsize
+        return min(unit(matrix, length) // matrix.dtype.itemsize * number.itemsize, 16)
 
     launch(
         "linear.cu", "product", (cut.tiles, batch, cut.splits), cut.tile.threads,
         a, b, y, parts, sums, bias, M, N, K, part_size, cut.splits,
         shared=cut.shared(a_along, b_along),
-        **cut.constants, NUMBER=type_name(a), SB=type_name(b), TY=type_name(y), EXACT=exact(a),
+        **cut.constants, NUMBER="half_t" if number == np.float16 else "float",
+        SA=type_name(a), SB=type_name(b), TY=type_name(y), EXACT=number == a.dtype and exact(a),
         A_ALONG=a_along, UNIT_A=copied(a, K if a_along else M),
         B_ALONG=b_along, UNIT_B=copied(b, K if b_along else N), VECTOR=together,
     )  # fmt: skip
